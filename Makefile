@@ -1,0 +1,41 @@
+# Everything happens in .venv of this checkout. Install once per change of pyproject.toml.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint serve proto train-deps clean
+
+.venv/serve: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cpu]'
+	touch $@
+
+.venv/dev: pyproject.toml .venv/serve
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==2.13.0'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cpu,train,dev]'
+	touch $@
+
+## demo: start the embedded server, play a clip through gRPC and REST, write masks and an overlay video
+demo: .venv/serve
+	$(BIN)/s2spp demo --output demo-output
+
+## test: everything that CI runs
+test: .venv/dev lint
+	$(BIN)/python -m pytest
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python proto/generate.py --lint
+
+## serve: the embedded server on ports 8000 (REST) and 50051 (gRPC)
+serve: .venv/serve
+	$(BIN)/s2spp serve
+
+## proto: regenerate the gRPC stubs
+proto: .venv/dev
+	$(BIN)/python proto/generate.py
+
+clean:
+	rm -rf .venv demo-output build dist

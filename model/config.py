@@ -1,0 +1,102 @@
+"""The configuration of a network, as one typed, JSON-round-tripping object. Recipes (model/recipes.py) build it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+EncoderName = Literal["vgg16", "mobilenet_v2"]
+Cell = Literal["tanh", "relu", "reference"]
+Recurrence = Literal["convlstm", "mask_guidance"]
+DistanceKind = Literal["classes", "regression"]
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """One recurrent memory on the encoder's features of `stride` (section III-A, IV-B). `inputs`: what the memory
+    sees is first mixed down to so many channels by a 1x1 convolution; 0 leaves it as it is."""
+
+    stride: int
+    channels: int
+    kernel: int
+    inputs: int = 0
+
+
+@dataclass(frozen=True)
+class DistanceConfig:
+    """The distance task (eq. 6): truncation `radius` R and `bin_size` s, in pixels of the network's output grid."""
+
+    radius: int = 20
+    bin_size: int = 1
+    kind: DistanceKind = "classes"
+
+    @property
+    def classes(self) -> int:
+        """2 R / s + 2 classes; one value when the distance is regressed."""
+        return 1 if self.kind == "regression" else 2 * self.radius // self.bin_size + 2
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """Beyond the paper: the current frame attends to the first frame (constant state) and to the previous frame."""
+
+    stride: int = 16
+    key_channels: int = 64
+    value_channels: int = 112
+    reference: bool = True
+    previous: bool = True
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """S2S++ and every variant of it.
+
+    memories: coarse to fine; the first is the bottleneck (RNN1), the others are skip-memories (RNN2, RNN3).
+    decoder: channels after each x2 up-sampling, from the bottleneck on; five stages end at full resolution, fewer
+        stop earlier and the mask is resized from there.
+    cell: activations of the ConvLSTM. tanh; relu (S2S: ReLU in place of tanh); reference (sigmoid candidate, ReLU
+        output, as in the authors' published code).
+    recurrence: convlstm, or mask_guidance (section III-A: the previous mask instead of the ConvLSTM).
+    previous_mask: the previous frame's probability as one more input of every memory.
+    top_down: a skip-memory also sees what the decoder made of the coarser levels.
+    pixel_budget, multiple: see s2spp.geometry.
+    """
+
+    encoder: EncoderName
+    memories: tuple[MemoryConfig, ...]
+    decoder: tuple[int, ...]
+    decoder_kernel: int = 5
+    cell: Cell = "relu"
+    recurrence: Recurrence = "convlstm"
+    distance: DistanceConfig | None = None
+    attention: AttentionConfig | None = None
+    previous_mask: bool = False
+    top_down: bool = False
+    pixel_budget: int = 256 * 448
+    multiple: int = 32
+
+    def __post_init__(self) -> None:
+        strides = [memory.stride for memory in self.memories]
+        if not strides or strides[0] != 32 or strides != sorted(set(strides), reverse=True):
+            raise ValueError(f"memories go from stride 32 to finer ones, each once; got strides {strides}")
+        if not 1 <= len(self.decoder) <= 5:
+            raise ValueError(f"the decoder has 1 to 5 stages, got {len(self.decoder)}")
+
+    @property
+    def output_stride(self) -> int:
+        """Pixels of the model's grid per output cell, along each side."""
+        return 32 >> len(self.decoder)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> NetworkConfig:
+        data = dict(data)
+        data["memories"] = tuple(MemoryConfig(**memory) for memory in data["memories"])
+        data["decoder"] = tuple(data["decoder"])
+        if data.get("distance"):
+            data["distance"] = DistanceConfig(**data["distance"])
+        if data.get("attention"):
+            data["attention"] = AttentionConfig(**data["attention"])
+        return NetworkConfig(**data)

@@ -1,0 +1,122 @@
+"""Named recipes: each returns a whole network configuration. `paper` is S2S++ as published; the others vary it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from model.config import AttentionConfig, DistanceConfig, MemoryConfig, NetworkConfig
+
+_RNN1, _RNN2, _RNN3 = MemoryConfig(32, 512, 3), MemoryConfig(16, 512, 3), MemoryConfig(8, 256, 5)
+
+
+def paper() -> NetworkConfig:
+    """Table II, last row, and Table III, (R, s) = (20, 1): two skip-memories and the multi-task loss."""
+    return NetworkConfig(
+        encoder="vgg16",
+        memories=(_RNN1, _RNN2, _RNN3),
+        decoder=(512, 256, 128, 64, 64),
+        distance=DistanceConfig(20, 1),
+    )
+
+
+def base() -> NetworkConfig:
+    """Table II, row 1: S2S."""
+    return replace(paper(), memories=(_RNN1,), distance=None)
+
+
+def base_multitask() -> NetworkConfig:
+    """Table II, row 2."""
+    return replace(paper(), memories=(_RNN1,))
+
+
+def one_skip() -> NetworkConfig:
+    """Table II, row 3."""
+    return replace(paper(), memories=(_RNN1, _RNN2), distance=None)
+
+
+def one_skip_multitask() -> NetworkConfig:
+    """Table II, row 4."""
+    return replace(paper(), memories=(_RNN1, _RNN2))
+
+
+def border_20_10() -> NetworkConfig:
+    """Table III, row 1: 6 classes."""
+    return replace(paper(), distance=DistanceConfig(20, 10))
+
+
+def border_10_1() -> NetworkConfig:
+    """Table III, row 3: 22 classes."""
+    return replace(paper(), distance=DistanceConfig(10, 1))
+
+
+def mask_guidance() -> NetworkConfig:
+    """Section III-A: the previous mask instead of the ConvLSTM."""
+    return replace(paper(), recurrence="mask_guidance")
+
+
+def distance_regression() -> NetworkConfig:
+    """Future work: the distance itself instead of its classes."""
+    return replace(paper(), distance=DistanceConfig(20, 1, "regression"))
+
+
+def attention() -> NetworkConfig:
+    """Future work: attention to the first and to the previous frame."""
+    return replace(paper(), attention=AttentionConfig(16, 128, 256))
+
+
+def tanh_cell() -> NetworkConfig:
+    """The bounded cell, for long streams."""
+    return replace(paper(), cell="tanh")
+
+
+def reference_cell() -> NetworkConfig:
+    """The cell of the authors' published code."""
+    return replace(paper(), cell="reference")
+
+
+def light() -> NetworkConfig:
+    """The shipped CPU model: MobileNetV2, three small ConvLSTMs, attention, masks at half resolution."""
+    return NetworkConfig(
+        encoder="mobilenet_v2",
+        memories=(MemoryConfig(32, 128, 3), MemoryConfig(16, 112, 3, 144), MemoryConfig(8, 64, 3, 64)),
+        decoder=(112, 80, 48, 24),
+        decoder_kernel=3,
+        cell="tanh",
+        distance=DistanceConfig(10, 1),
+        attention=AttentionConfig(16, 64, 112),
+        previous_mask=True,
+        top_down=True,
+    )
+
+
+def light_plain() -> NetworkConfig:
+    """`light` without what goes beyond the paper: what attention and the previous mask are measured against."""
+    return replace(light(), attention=None, previous_mask=False, top_down=False)
+
+
+RECIPES: dict[str, Callable[[], NetworkConfig]] = {
+    recipe.__name__: recipe
+    for recipe in (
+        paper,
+        base,
+        base_multitask,
+        one_skip,
+        one_skip_multitask,
+        border_20_10,
+        border_10_1,
+        mask_guidance,
+        distance_regression,
+        attention,
+        tanh_cell,
+        reference_cell,
+        light,
+        light_plain,
+    )
+}
+
+
+def recipe(name: str) -> NetworkConfig:
+    if name not in RECIPES:
+        raise ValueError(f"no recipe {name!r}; there are {', '.join(sorted(RECIPES))}")
+    return RECIPES[name]()

@@ -1,0 +1,59 @@
+"""Checkpoints that carry their configuration: everything needed to go on, or to export."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.config import NetworkConfig
+from model.network import S2Spp
+from model.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`weights`: what is trained; `averaged`: their moving average, which is what is exported when there is one."""
+
+    network: NetworkConfig
+    train: TrainConfig
+    step: int
+    weights: dict[str, Tensor]
+    averaged: dict[str, Tensor] | None
+    loss_weights: dict[str, Tensor]
+    optimizer: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Written beside and renamed, so that a run killed while saving keeps its former checkpoint."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        fields = dict(vars(self), network=self.network.to_dict(), train=self.train.to_dict())
+        torch.save(fields, partial)
+        os.replace(partial, path)
+
+    @staticmethod
+    def load(path: Path) -> Checkpoint:
+        """Raises FileNotFoundError, or ValueError for a file that is not such a checkpoint."""
+        try:
+            data = torch.load(path, map_location="cpu", weights_only=True)
+            return Checkpoint(
+                **{
+                    **data,
+                    "network": NetworkConfig.from_dict(data["network"]),
+                    "train": TrainConfig.from_dict(data["train"]),
+                }
+            )
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise ValueError(f"{path} is not an s2spp checkpoint: {error}") from error
+
+    def model(self) -> S2Spp:
+        """The network in evaluation mode, with the averaged weights where there are any."""
+        network = S2Spp(self.network)
+        network.load_state_dict(self.averaged or self.weights)
+        return network.eval()

@@ -1,0 +1,145 @@
+"""Training configuration and its named recipes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from model.data.clip import ClipSource
+from model.data.davis import DavisDataset
+from model.data.stills import StillSource
+from model.data.video_source import VideoSource
+from model.data.youtube_vos import YoutubeVosDataset
+from model.training.losses import LossConfig
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """One source of clips, its path relative to the data root."""
+
+    kind: Literal["davis", "youtube_vos", "stills"]
+    path: str
+    weight: float
+    split: str | None = None
+
+    def open(self, root: Path) -> ClipSource:
+        path = root / self.path
+        if self.kind == "davis":
+            return VideoSource(self.path, DavisDataset(path, self.split).sequences)
+        if self.kind == "youtube_vos":
+            return VideoSource(self.path, YoutubeVosDataset(path).sequences)
+        backgrounds = root / "backgrounds"
+        return StillSource(path, backgrounds if backgrounds.is_dir() else None)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the curriculum: so many steps at one frame size, clip length growing from `first` to `last`."""
+
+    steps: int
+    size: tuple[int, int]
+    first_length: int
+    last_length: int
+    batch: int
+    lr: float
+    sources: tuple[SourceConfig, ...]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """`network`: a recipe of model.recipes. `encoder_lr`: the encoders' share of the learning rate. `schedule`:
+    cosine to zero over all stages, or the paper's x0.99 every `decay_every` steps. `ema`: decay of the averaged
+    weights that are exported; 0 exports the raw ones. `first_mask_noise`: odds that the first mask is a bit wrong."""
+
+    network: str
+    stages: tuple[Stage, ...]
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    encoder_lr: float = 0.25
+    weight_decay: float = 0.01
+    warmup: int = 100
+    schedule: Literal["cosine", "paper"] = "cosine"
+    decay_every: int = 4000
+    clip_norm: float = 1.0
+    ema: float = 0.0
+    first_mask_noise: float = 0.0
+    precision: str = "bf16-mixed"
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        return sum(stage.steps for stage in self.stages)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> TrainConfig:
+        stages = tuple(
+            Stage(**{**s, "size": tuple(s["size"]), "sources": tuple(SourceConfig(**x) for x in s["sources"])})
+            for s in data["stages"]
+        )
+        return TrainConfig(**{**data, "stages": stages, "loss": LossConfig(**data["loss"])})
+
+
+def _photos(share: float) -> tuple[SourceConfig, ...]:
+    """The photo sets, each drawn about as often as it is large."""
+    sizes = {"coco": 800, "ecssd": 1000, "sod": 300, "horses": 328, "ccp": 1003}
+    total = sum(sizes.values())
+    return tuple(
+        SourceConfig("stills", f"stills/{name}", share * size / total) for name, size in sizes.items()
+    )
+
+
+def _mixed(real: float) -> tuple[SourceConfig, ...]:
+    """`real`: the share of clips from real video; the others are made from photos."""
+    return (
+        SourceConfig("davis", "davis2016", 0.96 * real, "train"),
+        SourceConfig("davis", "pumavos", 0.04 * real),
+        *_photos(1.0 - real),
+    )
+
+
+def light_cpu() -> TrainConfig:
+    """About two hours on two CPU cores: small frames first, then the length, then the size that is served."""
+    return TrainConfig(
+        network="light",
+        stages=(
+            Stage(1900, (128, 224), 3, 5, 6, 5e-4, _mixed(0.3)),
+            Stage(900, (128, 224), 6, 9, 4, 4e-4, _mixed(0.5)),
+            Stage(360, (192, 336), 6, 8, 3, 3e-4, _mixed(0.6)),
+        ),
+        loss=LossConfig(bce=0.6, jaccard=0.4, distance=0.1, balance_limit=0.9),
+        ema=0.998,
+        first_mask_noise=0.2,
+    )
+
+
+def paper_gpu() -> TrainConfig:
+    """The paper's own settings on YouTube-VOS (section IV): Adam 1e-5, batch 4, length 5 to 12, 256 x 448."""
+    youtube = (SourceConfig("youtube_vos", "youtube-vos/train", 1.0),)
+    return TrainConfig(
+        network="paper",
+        stages=(Stage(150_000, (256, 448), 5, 12, 4, 1e-5, youtube),),
+        loss=LossConfig(bce=0.8, jaccard=0.0, distance=0.2),
+        optimizer="adam",
+        encoder_lr=1.0,
+        weight_decay=0.0,
+        warmup=0,
+        schedule="paper",
+    )
+
+
+def smoke() -> TrainConfig:
+    """A minute on a CPU: shows that the loop runs, teaches nothing. Needs the photos only."""
+    return TrainConfig(
+        network="light",
+        stages=(Stage(20, (64, 96), 3, 3, 2, 4e-4, _photos(1.0)),),
+        loss=LossConfig(bce=0.6, jaccard=0.4, distance=0.1, balance_limit=0.9),
+        warmup=5,
+        precision="32-true",
+    )
+
+
+TRAIN_RECIPES = {recipe.__name__: recipe for recipe in (light_cpu, paper_gpu, smoke)}

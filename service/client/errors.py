@@ -1,0 +1,49 @@
+"""From a status back to the error class that it was made of."""
+
+from __future__ import annotations
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from s2spp.v1 import segmentation_pb2 as pb
+from service.core.errors import InputTooLarge, S2sppError, Unavailable, error_from_reason
+
+
+def error_from_status(status: status_pb2.Status) -> S2sppError:
+    """The class is named by the reason in the status's ErrorInfo."""
+    info = error_details_pb2.ErrorInfo()
+    for detail in status.details:
+        if detail.Unpack(info):
+            return error_from_reason(info.reason, status.message, dict(info.metadata))
+    return S2sppError(status.message)
+
+
+def error_from_frame(answer: pb.FrameError) -> S2sppError:
+    """Says which frame it was, in words and as `metadata["frame_index"]`."""
+    error = error_from_status(answer.status)
+    metadata = error.metadata | {"frame_index": str(answer.frame_index)}
+    return error_from_reason(error.reason, f"frame {answer.frame_index}: {error.message}", metadata)
+
+
+def error_from_call(error: grpc.RpcError, target: str) -> S2sppError:
+    """A call's own failure. Without details it is gRPC's: nobody answered, or the message did not fit."""
+    status = rpc_status.from_call(error)
+    if status is not None:
+        return error_from_status(status)
+    code, said = error.code(), error.details()
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return Unavailable(
+            f"cannot reach an s2spp server at {target} ({said}); "
+            "start one with `s2spp serve`, or check the address"
+        )
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return Unavailable(
+            f"no answer from {target} in time ({said}); try again, or allow a longer timeout_s"
+        )
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return InputTooLarge(
+            f"{target} takes no message this large ({said}); "
+            "send smaller frames, or arrays with jpeg_quality=90"
+        )
+    return S2sppError(f"{target} answered {code.name}: {said}")

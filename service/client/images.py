@@ -1,0 +1,102 @@
+"""Pixels on the caller's side: frames and first masks on their way out, label maps on their way in."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from s2spp.v1 import segmentation_pb2 as pb
+from service.core.errors import InvalidImage, InvalidMask, InvalidOption
+from service.core.types import LabelMap, ObjectReport
+
+FrameLike = NDArray[np.uint8] | bytes
+"""RGB uint8 [H,W,3], or the bytes of a JPEG, PNG or WebP file."""
+MaskLike = NDArray[np.uint8] | NDArray[np.bool_] | bytes
+"""Object ids [H,W], or the bytes of an indexed or grey image file. Bool, or only 0 and 255, is object 1."""
+
+
+def frame_message(frame: FrameLike, jpeg_quality: int | None) -> pb.Image:
+    """A file's bytes travel as they are, an array raw and so losslessly unless `jpeg_quality` is given.
+
+    Raises:
+        InvalidImage: neither RGB uint8 [H,W,3] nor bytes.
+        InvalidOption: the quality is not between 1 and 100.
+    """
+    if isinstance(frame, bytes):
+        return pb.Image(data=frame)
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.shape[2:] != (3,):
+        raise InvalidImage(
+            f"a frame is an RGB uint8 array [H,W,3] or the bytes of an image file, not {_describe(frame)}"
+        )
+    if jpeg_quality is None:
+        height, width = frame.shape[:2]
+        return pb.Image(data=frame.tobytes(), format=pb.IMAGE_FORMAT_RAW_RGB8, height=height, width=width)
+    if not 1 <= jpeg_quality <= 100:
+        raise InvalidOption(f"jpeg_quality is 1 to 100, not {jpeg_quality}")
+    flags = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality]
+    return pb.Image(data=cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), flags)[1].tobytes())
+
+
+def labels_of(mask: MaskLike) -> LabelMap:
+    """The label map that a first mask means, by the service's own rule: only 0 and 255, or bool, is object 1.
+
+    Raises:
+        InvalidMask: not a label map of ids 0..255.
+    """
+    values = _decode_labels(mask) if isinstance(mask, bytes) else mask
+    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "bui":
+        raise InvalidMask(
+            f"a mask is an array [H,W] of object ids or an indexed image's bytes, not {_describe(mask)}"
+        )
+    if values.dtype != np.bool_ and values.size and not 0 <= values.min() <= values.max() <= 255:
+        raise InvalidMask(f"object ids are 0 to 255, the mask has {values.min()} to {values.max()}")
+    labels = values.astype(np.uint8)
+    return (labels // 255).astype(np.uint8) if np.isin(labels, (0, 255)).all() else labels
+
+
+def labels_message(labels: LabelMap) -> pb.Image:
+    """Raises InvalidMask for a map without pixels, which no image file can hold."""
+    if labels.size == 0:
+        raise InvalidMask(f"the mask has no pixels: {labels.shape[0]} x {labels.shape[1]}")
+    return pb.Image(data=cv2.imencode(".png", labels)[1].tobytes())
+
+
+def labels_from(mask: pb.Mask) -> LabelMap:
+    """The label map uint8 [H,W] of an answer."""
+    if mask.format == pb.MASK_FORMAT_RAW:
+        return np.frombuffer(mask.data, np.uint8).reshape(mask.height, mask.width).copy()
+    # Pillow, since OpenCV gives an indexed PNG's colours and not its indices.
+    with Image.open(io.BytesIO(mask.data)) as image:
+        return np.array(image, np.uint8)
+
+
+def reports_of(labels: LabelMap, object_ids: Sequence[int]) -> tuple[ObjectReport, ...]:
+    """Area and box of each object of a mask that is certain, a first one."""
+    reports = []
+    for object_id in object_ids:
+        inside = (labels == object_id).astype(np.uint8)
+        x, y, width, height = cv2.boundingRect(inside)
+        area = int(inside.sum())
+        reports.append(ObjectReport(object_id, area, (x, y, width, height), 1.0 if area else 0.0))
+    return tuple(reports)
+
+
+def _decode_labels(data: bytes) -> NDArray[np.generic]:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.mode not in ("1", "L", "P"):
+                raise InvalidMask(f"a mask is an indexed or grey image of object ids, not {image.mode}")
+            return np.array(ImageOps.exif_transpose(image))
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise InvalidMask(f"the mask's bytes cannot be read as an image: {error}") from error
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {list(value.shape)}"
+    return type(value).__name__

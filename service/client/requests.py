@@ -1,0 +1,64 @@
+"""What both clients ask alike: channel options and the requests of s2spp.v1."""
+
+from __future__ import annotations
+
+from s2spp.v1 import segmentation_pb2 as pb
+from service.client.images import FrameLike, frame_message, labels_message
+from service.core.types import LabelMap, MaskFormat
+
+CHANNEL_OPTIONS = [
+    # The server states its own limit for frames, and a raw mask is a third of its frame.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+]
+TIMEOUT_S = 30.0
+"""How long a unary call may take."""
+WINDOW = 8
+"""Frames of a stream that may be under way: fetched, and their masks not yet taken."""
+FORGET_TIMEOUT_S = 2.0
+"""How long leaving a stream may take to delete its session; one left behind expires by itself."""
+
+_MASK_FORMATS = {MaskFormat.PNG: pb.MASK_FORMAT_PNG, MaskFormat.RAW: pb.MASK_FORMAT_RAW}
+
+
+def create_request(
+    frame: FrameLike, labels: LabelMap, mask_format: MaskFormat, jpeg_quality: int | None
+) -> pb.CreateSessionRequest:
+    return pb.CreateSessionRequest(
+        frame=frame_message(frame, jpeg_quality),
+        mask=labels_message(labels),
+        options=pb.SessionOptions(mask_format=_MASK_FORMATS[mask_format]),
+    )
+
+
+def open_request(
+    frame: FrameLike, labels: LabelMap, mask_format: MaskFormat, jpeg_quality: int | None
+) -> pb.TrackRequest:
+    create = create_request(frame, labels, mask_format, jpeg_quality)
+    return pb.TrackRequest(open=pb.OpenSession(frame=create.frame, mask=create.mask, options=create.options))
+
+
+def frame_request(
+    frame_index: int, frame: FrameLike, jpeg_quality: int | None, received_through: int
+) -> pb.TrackRequest:
+    image = frame_message(frame, jpeg_quality)
+    return pb.TrackRequest(
+        frame=pb.Frame(frame_index=frame_index, image=image), received_through=received_through
+    )
+
+
+def segment_request(
+    session: str,
+    frame_index: int,
+    frame: FrameLike,
+    received_through: int | None,
+    jpeg_quality: int | None,
+) -> pb.SegmentFrameRequest:
+    return pb.SegmentFrameRequest(
+        session_id=session,
+        frame_index=frame_index,
+        image=frame_message(frame, jpeg_quality),
+        received_through=received_through,
+    )

@@ -1,0 +1,169 @@
+"""Ports: what the rooms ask of each other. Fakes in the tests implement these, clock included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.core.types import (
+    Answer,
+    Durability,
+    EncodedImage,
+    ImageU8,
+    ModelInfo,
+    SessionId,
+    SessionInfo,
+    SessionOptions,
+    Snapshot,
+    State,
+)
+
+
+class Clock(Protocol):
+    """Monotonic seconds."""
+
+    def __call__(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """`probability`: float32 [N, H/s, W/s], s the bundle's output stride. `state`: all states, [N,...].
+    `queue_ms`: how long the frame waited for its batch to begin; a runtime leaves it 0, the queue sets it."""
+
+    probability: NDArray[np.float32]
+    state: State
+    compute_ms: float
+    queue_ms: float = 0.0
+
+
+class Runtime(Protocol):
+    """A model bundle, ready to run. Calls block; one at a time. All frames of one call have one size [h,w]."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    def initialise(
+        self, frames: NDArray[np.uint8], masks: NDArray[np.uint8], frame_row: NDArray[np.int64]
+    ) -> State:
+        """frames [F,h,w,3] RGB, masks [N,h,w] 0/1, frame_row [N] -> state tensors [N,...]."""
+        ...
+
+    def step(self, frames: NDArray[np.uint8], frame_row: NDArray[np.int64], state: State) -> StepResult:
+        """One recurrent step for N objects on F frames; `frame_row[n]` is the frame that object n is on."""
+        ...
+
+
+class StepQueue(Protocol):
+    """Batching as the engine sees it: one frame and its objects in, the result of just these out."""
+
+    async def initialise(self, frame: ImageU8, masks: NDArray[np.uint8]) -> State: ...
+
+    async def step(self, frame: ImageU8, state: State) -> StepResult: ...
+
+
+class SessionStore(Protocol):
+    """Durable home of snapshots. Every method raises Unavailable when the store cannot be reached."""
+
+    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool) -> None:
+        """Returns once the snapshot is durable. `constant` False: the constant states are there already.
+        Writing replaces what the session had; answers no longer in the outbox are forgotten."""
+        ...
+
+    async def load(self, session: SessionId) -> Snapshot:
+        """Raises SessionUnknown, or SessionExpired for a session that was there once."""
+        ...
+
+    async def touch(self, session: SessionId, ttl_s: float) -> None: ...
+
+    async def delete(self, session: SessionId) -> None:
+        """Raises SessionUnknown or SessionExpired when there is nothing to delete."""
+        ...
+
+    async def ping(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Opened:
+    info: SessionInfo
+    state_bytes: int
+    """Bytes of state that the session keeps, all objects together, constant ones included."""
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """An answer and how far the session is safe."""
+
+    answer: Answer
+    committed_frame: int
+
+
+class Engine(Protocol):
+    """The one core under every transport. Raises service.core.errors only."""
+
+    async def open(self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions) -> Opened:
+        """Frame 0 and its mask. Returned once the first snapshot is stored."""
+        ...
+
+    async def segment(
+        self,
+        session: SessionId,
+        frame_index: int,
+        frame: EncodedImage,
+        *,
+        durability: Durability,
+        received_through: int | None = None,
+    ) -> Delivered:
+        """The next frame, or one that was sent before (same bytes back). Calls for consecutive frames may overlap; the
+        order of the calls is the order of the frames. `received_through` None: frame_index - 1."""
+        ...
+
+    async def describe(self, session: SessionId) -> SessionInfo: ...
+
+    async def delete(self, session: SessionId) -> None: ...
+
+    async def ready(self) -> None:
+        """Raises Unavailable when a session could not be served now."""
+        ...
+
+    def models(self) -> Sequence[ModelInfo]: ...
+
+
+@dataclass(frozen=True)
+class FrameTimes:
+    """Where the seconds of one answered frame went. `queue_s`: from handing the frame to the runtime until its batch
+    began. `compute_s`: inside the model, the whole batch that held the frame."""
+
+    decode_s: float
+    queue_s: float
+    compute_s: float
+    encode_s: float
+
+
+class EngineObserver(Protocol):
+    """What telemetry hears of the engine. Called on the event loop: must return at once and must not raise."""
+
+    def session_opened(self) -> None: ...
+
+    def session_restored(self) -> None: ...
+
+    def session_expired(self) -> None: ...
+
+    def session_deleted(self) -> None: ...
+
+    def sessions_in_memory(self, count: int) -> None: ...
+
+    def frame_answered(self, times: FrameTimes) -> None:
+        """A frame was stepped and its answer made; not called for an answer that is given again."""
+        ...
+
+    def frame_failed(self, reason: str) -> None:
+        """A frame could not be used or the model failed on it; `reason` as in service.core.errors."""
+        ...
+
+    def commit_ended(self, seconds: float, stored: bool) -> None:
+        """One save of a snapshot (it may cover several frames) returned or failed."""
+        ...

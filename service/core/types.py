@@ -1,0 +1,174 @@
+"""Shapes that travel between the rooms. Legend: N objects, F frames, H x W pixels, h x w the model's own grid."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NewType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.core.errors import InvalidOption
+
+SessionId = NewType("SessionId", str)
+ImageU8 = NDArray[np.uint8]
+"""RGB frame uint8 [H,W,3]."""
+LabelMap = NDArray[np.uint8]
+"""Object ids uint8 [H,W]; 0 is background, 1..255 are objects."""
+State = Mapping[str, NDArray[np.generic]]
+"""RecurrentState of N objects: every state tensor of the manifest by name, each [N, ...] in the manifest's type.
+Arrays are never written to after they were made, so a snapshot may hold on to them while the session goes on."""
+
+_SESSION_ID = re.compile(r"[A-Za-z0-9_-]{32}")
+
+
+def new_session_id() -> SessionId:
+    """192 random bits: not to be guessed, safe in URLs and in Redis keys."""
+    return SessionId(secrets.token_urlsafe(24))
+
+
+def parse_session_id(text: str) -> SessionId:
+    if not _SESSION_ID.fullmatch(text):
+        raise InvalidOption(f"not a session id: {text[:64]!r}; use the id that opening a session returned")
+    return SessionId(text)
+
+
+class ImageFormat(StrEnum):
+    """How a frame travels. AUTO: the file's own signature decides among JPEG, PNG, WebP."""
+
+    AUTO = "auto"
+    RAW_RGB8 = "raw-rgb8"
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """A frame or mask as it arrived. `height` and `width` are needed for RAW_RGB8 only."""
+
+    data: bytes
+    format: ImageFormat = ImageFormat.AUTO
+    height: int = 0
+    width: int = 0
+
+
+class MaskFormat(StrEnum):
+    """How masks travel back. PNG: indexed, DAVIS palette. RAW: H*W bytes of object ids."""
+
+    PNG = "png"
+    RAW = "raw"
+
+
+class Durability(StrEnum):
+    """STRICT: an answer leaves only once the store has it. RELAXED: commits follow behind, every few frames."""
+
+    STRICT = "strict"
+    RELAXED = "relaxed"
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    mask_format: MaskFormat = MaskFormat.PNG
+
+
+@dataclass(frozen=True)
+class ObjectReport:
+    """What is said of one object in one frame. `box`: x, y, width, height in pixels, all 0 when nothing is visible.
+    `confidence`: mean probability over the object's pixels, 0 when it has none. `visible`: it has pixels."""
+
+    object_id: int
+    area: int
+    box: tuple[int, int, int, int]
+    confidence: float
+
+    @property
+    def visible(self) -> bool:
+        return self.area > 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to one frame. The same bytes come back whenever the frame is sent again before it is acknowledged.
+    `mask` is encoded as `mask_format` says, `height` x `width` being the frame's own size.
+    `compute_ms`: the share of time inside the model runtime; 0 in a replayed answer of another process."""
+
+    frame_index: int
+    mask: bytes
+    mask_format: MaskFormat
+    height: int
+    width: int
+    objects: tuple[ObjectReport, ...]
+    compute_ms: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The answer to a frame that could not be used (not an image, wrong size): the index is taken, the state did not
+    step. The same index may be sent again, or the next one, whichever the caller prefers."""
+
+    frame_index: int
+    reason: str
+    message: str
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """Public view of a session. `next_frame`: the index expected next. `committed_frame`: the last index that
+    survives a crash. `expires_in_s`: seconds of idling left."""
+
+    session: SessionId
+    model: str
+    model_digest: str
+    height: int
+    width: int
+    object_ids: tuple[int, ...]
+    next_frame: int
+    committed_frame: int
+    expires_in_s: float
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """One state tensor of the model contract; `shape` without N, symbolic where it follows the input size
+    (for example "H/16"). A `constant` state is written by init only, and committed once."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+    constant: bool
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What /v1/models says. `pixel_budget` and `multiple`: see s2spp.geometry. `scores`: measured, as in the card."""
+
+    name: str
+    digest: str
+    pixel_budget: int
+    multiple: int
+    states: tuple[StateSpec, ...]
+    training_data: str
+    licence: str
+    scores: Mapping[str, float]
+    provider: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that brings a session back, bit for bit. `state_changing` and `state_constant` are [N,...] tensors in
+    the order of `object_ids`. `outbox`: answers after `received_through`, oldest first."""
+
+    session: SessionId
+    model_digest: str
+    options: SessionOptions
+    height: int
+    width: int
+    object_ids: tuple[int, ...]
+    next_frame: int
+    received_through: int
+    state_changing: State
+    state_constant: State
+    outbox: tuple[Answer | Failure, ...]

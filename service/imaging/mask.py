@@ -1,0 +1,96 @@
+"""Masks: files of object ids -> label maps uint8 [H,W], and back.
+
+What pixel values mean:
+
+- An indexed PNG: its palette indices are the object ids, whatever the colours.
+- Grey (8 or 16 bits, or colour with equal channels; alpha ignored) and raw bytes: the values are the object ids, except
+  that a mask of nothing but 0 and the largest value (255, 65535, or 1 bit) is object 1.
+- Colours, JPEG and WebP are refused: they hold colours, not ids, or do not keep them exactly.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from s2spp.overlay import PALETTE
+from service.core.errors import InvalidImage, InvalidMask, UnsupportedMedia
+from service.core.types import EncodedImage, ImageFormat, LabelMap, MaskFormat
+from service.imaging.frame import decode_with_opencv, raw_pixels, upright
+from service.imaging.header import ImageLimits, Kind, check_bytes, check_pixels, read_header
+
+_HOW_TO_SAVE = "save it as an indexed PNG (palette indices are the object ids) or a grey 8-bit PNG of object ids"
+_IDAT_LEVEL = 1
+
+
+def decode_mask(image: EncodedImage, limits: ImageLimits) -> LabelMap:
+    """Object ids uint8 [H,W], 0 is background. An all-background mask is returned as such.
+
+    Raises:
+        InputTooLarge, InvalidImage, UnsupportedMedia: the file is too large, damaged, or not a PNG.
+        InvalidMask: a good picture whose values are not object ids.
+    """
+    check_bytes(len(image.data), limits, "mask")
+    if image.format is ImageFormat.RAW_RGB8:
+        return _object_ids(raw_pixels(image, 1, limits, "mask")[..., 0])
+    header = read_header(image.data, "mask")
+    if header.kind is not Kind.PNG:
+        raise UnsupportedMedia(f"a {header.kind} mask does not keep object ids exactly; {_HOW_TO_SAVE}")
+    check_pixels(header.height, header.width, limits, "mask")
+    pixels = decode_with_opencv(image.data, cv2.IMREAD_UNCHANGED, "mask")
+    # OpenCV is the strict decoder, but turns indices into colours: Pillow reads those of a file that OpenCV passed.
+    labels = _palette_indices(image.data) if header.indexed else _object_ids(pixels)
+    return upright(labels, header, "mask")
+
+
+def encode_mask(labels: LabelMap, mask_format: MaskFormat) -> bytes:
+    """RAW: H*W bytes of object ids. PNG: indexed, with the DAVIS palette; decode_mask gives `labels` back."""
+    return labels.tobytes() if mask_format is MaskFormat.RAW else _indexed_png(labels)
+
+
+def _palette_indices(data: bytes) -> LabelMap:
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            return np.array(image, np.uint8)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InvalidImage(f"the mask cannot be decoded: {error}") from error
+
+
+def _object_ids(pixels: NDArray[np.generic]) -> LabelMap:
+    values = pixels
+    if pixels.ndim == 3:
+        values = pixels[..., 0]
+        if any((pixels[..., channel] != values).any() for channel in (1, 2)):
+            raise InvalidMask(f"the mask is a colour picture, and colours are not object ids; {_HOW_TO_SAVE}")
+    largest = np.iinfo(values.dtype).max
+    if ((values == 0) | (values == largest)).all():
+        return (values == largest).astype(np.uint8)
+    if int(values.max()) > 255:
+        raise InvalidMask(f"the mask has the value {values.max()}, object ids are 1 to 255; {_HOW_TO_SAVE}")
+    return values.astype(np.uint8)
+
+
+def _indexed_png(labels: LabelMap) -> bytes:
+    """Pillow and OpenCV take several times as long, or cannot write palette indices at all."""
+    height, width = labels.shape
+    rows = np.zeros((height, width + 1), np.uint8)  # each row begins with its filter: 0, none
+    rows[:, 1:] = labels
+    # Label maps are runs of equal bytes: matching nothing but runs is as fast as it gets and packs them better too.
+    packer = zlib.compressobj(_IDAT_LEVEL, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
+    pixels = packer.compress(rows) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"PLTE", _PALETTE_BYTES), (b"IDAT", pixels), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, body) for kind, body in chunks)
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
+
+
+_PALETTE_BYTES = PALETTE.tobytes()

@@ -1,0 +1,98 @@
+"""The Runtime port on onnxruntime. Does not know sessions, frames' own sizes or objects' ids."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from service.core.ports import StepResult
+from service.core.types import ModelInfo, State
+from service.runtime.bundle import Bundle, BundleError
+from s2spp.geometry import model_size
+
+Provider = Literal["cpu", "cuda"]
+_PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OnnxRuntime:
+    """One bundle, ready to run. Calls block and belong to one thread at a time."""
+
+    def __init__(self, bundle: Bundle, threads: int = 0, provider: Provider = "cpu") -> None:
+        """`threads`: of the CPU provider, 0 for one per core. Raises BundleError when the graphs are not what the
+        manifest says, or the provider is not in this build of onnxruntime."""
+        wanted = _PROVIDERS[provider]
+        if wanted not in ort.get_available_providers():
+            raise BundleError(
+                f"this onnxruntime has no {wanted} (only {', '.join(ort.get_available_providers())}): "
+                "install the extra s2spp[gpu], or ask for the provider cpu"
+            )
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Spinning threads would take the cores from decoding and encoding between two frames.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._init = self._load(bundle, "init.onnx", options, wanted)
+        self._step = self._load(bundle, "step.onnx", options, wanted)
+        self._states = tuple(spec.name for spec in bundle.states)
+        self._changing = tuple(spec.name for spec in bundle.states if not spec.constant)
+        self._check_signature(bundle)
+        self._info = ModelInfo(
+            name=bundle.name,
+            digest=bundle.digest,
+            pixel_budget=bundle.pixel_budget,
+            multiple=bundle.multiple,
+            states=bundle.states,
+            training_data=bundle.training_data,
+            licence=bundle.licence,
+            scores=bundle.scores,
+            provider=wanted,
+        )
+
+    @staticmethod
+    def _load(bundle: Bundle, part: str, options: ort.SessionOptions, provider: str) -> ort.InferenceSession:
+        try:
+            return ort.InferenceSession(str(bundle.folder / part), options, providers=[provider])
+        except Exception as error:
+            raise BundleError(f"onnxruntime cannot load {bundle.folder / part}: {error}") from error
+
+    def _check_signature(self, bundle: Bundle) -> None:
+        init_out = [value.name for value in self._init.get_outputs()]
+        step_in = [value.name for value in self._step.get_inputs()]
+        step_out = [value.name for value in self._step.get_outputs()]
+        expected_out = ["probability", *(f"next_{name}" for name in self._changing)]
+        if init_out != list(self._states) or step_out != expected_out or set(step_in) - {"frame", "frame_row"} - set(
+            self._states
+        ):
+            raise BundleError(f"{bundle.folder}: the graphs' inputs and outputs are not those of the manifest's states")
+        # A graph need not use every state; onnxruntime refuses feeds that it has no input for.
+        self._fed = tuple(name for name in self._states if name in step_in)
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    def initialise(
+        self, frames: NDArray[np.uint8], masks: NDArray[np.uint8], frame_row: NDArray[np.int64]
+    ) -> State:
+        outputs = self._init.run(None, {"frame": frames, "mask": masks, "frame_row": frame_row})
+        return dict(zip(self._states, outputs, strict=True))
+
+    def step(self, frames: NDArray[np.uint8], frame_row: NDArray[np.int64], state: State) -> StepResult:
+        started = time.perf_counter()
+        feeds = {"frame": frames, "frame_row": frame_row, **{name: state[name] for name in self._fed}}
+        probability, *nexts = self._step.run(None, feeds)
+        compute_ms = (time.perf_counter() - started) * 1e3
+        return StepResult(probability, {**state, **dict(zip(self._changing, nexts, strict=True))}, compute_ms)
+
+    def warm_up(self) -> None:
+        """One initialise and two steps at the usual size, so that no user pays for first-run allocations."""
+        size = model_size(480, 854, self._info.pixel_budget, self._info.multiple)
+        frames, row = np.zeros((1, *size, 3), np.uint8), np.zeros(1, np.int64)
+        state = self.initialise(frames, np.ones((1, *size), np.uint8), row)
+        for _ in range(2):
+            state = self.step(frames, row, state).state

@@ -1,0 +1,69 @@
+"""Settings: what the environment says, read here and nowhere else. `S2SPP_HTTP_PORT=8080`, `REDIS_URL=...`, and so on;
+the command line's options override them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import AliasChoices, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_PREFIX = "S2SPP_"
+Port = Field(ge=0, le=65535)
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used. The message names the environment variable."""
+
+
+def _state_folder() -> Path:
+    """`$XDG_STATE_HOME/s2spp`, else `~/.local/state/s2spp`: it outlives the working folder and the cache."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "s2spp"
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True, populate_by_name=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every network")
+    http_port: int = Field(8000, ge=0, le=65535, description="Port of REST and WebSocket; 0 for any free one")
+    grpc_port: int = Field(50051, ge=0, le=65535, description="Port of gRPC; 0 for any free one")
+    data_dir: Path = Field(
+        default_factory=_state_folder,
+        description="Folder of the embedded Redis and of server.json; one server at a time. "
+        "Default: $XDG_STATE_HOME/s2spp, else ~/.local/state/s2spp",
+    )
+    redis_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("redis_url", "S2SPP_REDIS_URL", "REDIS_URL"),
+        description="A Redis that runs elsewhere, in place of the embedded one: redis://, rediss:// or unix://",
+    )
+    bundle: str = Field("s2spp-light", description="Model bundle: a folder, or the name of a shipped one")
+    provider: Literal["cpu", "cuda"] = Field("cpu", description="Where the model runs")
+    threads: int = Field(0, ge=0, description="Threads of the model on a CPU; 0: one per core")
+
+    max_image_bytes: PositiveInt = Field(32 << 20, description="Largest frame or mask, in bytes as sent")
+    max_pixels: PositiveInt = Field(1 << 25, description="Largest frame or mask, in pixels")
+    max_sessions: PositiveInt = Field(64, description="Sessions at a time; more are told to come back later")
+    max_objects: int = Field(32, ge=1, le=255, description="Objects in one session")
+    session_ttl_s: PositiveFloat = Field(3600, description="Seconds after which an idle session expires")
+    window: PositiveInt = Field(16, description="Frames of one stream that may be under way")
+    drain_s: PositiveFloat = Field(10, description="Seconds that running requests get when the server stops")
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged")
+    log_format: Literal["console", "json"] = Field("console", description="Log lines for people or for machines")
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """The environment, and on top of it `overrides` that are not None. Raises SettingsError."""
+        try:
+            return cls(**{name: value for name, value in overrides.items() if value is not None})
+        except ValidationError as error:
+            raise SettingsError("; ".join(_told(fault, overrides) for fault in error.errors())) from error
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return "REDIS_URL" if name == "redis_url" else _PREFIX + name.upper()

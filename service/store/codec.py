@@ -1,0 +1,273 @@
+"""Snapshots as bytes: safe to read from anyone, and never mistaken for something they are not.
+
+A session becomes the fields of one Redis hash:
+
+    meta                     options, frame size, object ids, indices, the checksums of what was saved with it
+    object:<id>:state        the object's changing state tensors
+    object:<id>:constant     its constant ones, written once
+    answer:<index>           one entry of the outbox, an Answer or a Failure
+
+Each field is a safetensors file, never pickle. Its metadata names the format, the session, the field and the
+model digest, and has a SHA-256 of the whole file (its own 64 digits read as zeros): a field that is damaged,
+foreign or in another's place is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from service.core.errors import S2sppError
+from service.core.types import (
+    Answer,
+    Failure,
+    MaskFormat,
+    ObjectReport,
+    SessionId,
+    SessionOptions,
+    Snapshot,
+    State,
+)
+
+FORMAT = "s2spp-snapshot/1"
+META = "meta"
+_BLANK = "0" * 64
+# What parsing hostile bytes may raise; anything else would be a mistake of ours.
+_UNREADABLE = (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+
+
+class SnapshotDamaged(S2sppError):
+    """What the store holds for a session is damaged, cut short, of another format or of another session."""
+
+    reason = "SNAPSHOT_DAMAGED"
+
+    def __init__(self, session: str, field: str, problem: str) -> None:
+        super().__init__(
+            f"the stored snapshot of session {session} cannot be used: its field {field!r} {problem}. "
+            "Restore the store from a backup, or open a new session",
+            session=session,
+            field=field,
+        )
+
+
+def state_field(object_id: int) -> str:
+    return f"object:{object_id}:state"
+
+
+def constant_field(object_id: int) -> str:
+    return f"object:{object_id}:constant"
+
+
+def answer_field(frame_index: int) -> str:
+    return f"answer:{frame_index}"
+
+
+def encode(snapshot: Snapshot, *, constant: bool) -> dict[str, bytes]:
+    """Field name -> bytes. `constant` False leaves the constant states out: the store has them.
+    Raises ValueError for a snapshot that contradicts itself."""
+    _check(snapshot)
+
+    def seal(field: str, tensors: State, content: object) -> bytes:
+        return _seal(snapshot.session, snapshot.model_digest, field, tensors, content)
+
+    saved: dict[str, bytes] = {}
+    for row, object_id in enumerate(snapshot.object_ids):
+        field = state_field(object_id)
+        saved[field] = seal(field, _row(snapshot.state_changing, row), None)
+    for entry in snapshot.outbox:
+        field = answer_field(entry.frame_index)
+        saved[field] = seal(field, *_entry_to_parts(entry))
+    meta = {
+        "options": asdict(snapshot.options),
+        "height": snapshot.height,
+        "width": snapshot.width,
+        "object_ids": snapshot.object_ids,
+        "next_frame": snapshot.next_frame,
+        "received_through": snapshot.received_through,
+        "outbox": [answer_field(entry.frame_index) for entry in snapshot.outbox],
+        "checksums": {field: _checksum_of(data) for field, data in saved.items()},
+    }
+    saved[META] = seal(META, {}, meta)
+    if constant:
+        for row, object_id in enumerate(snapshot.object_ids):
+            field = constant_field(object_id)
+            saved[field] = seal(field, _row(snapshot.state_constant, row), None)
+    return saved
+
+
+def decode(session: SessionId, fields: Mapping[str, bytes]) -> Snapshot:
+    """The snapshot, bit for bit. Raises SnapshotDamaged, naming the field."""
+    head = _open(session, META, fields)
+    meta = head.content
+
+    def opened(field: str, *, saved_with_meta: bool) -> _Field:
+        part = _open(session, field, fields)
+        if part.model_digest != head.model_digest:
+            raise SnapshotDamaged(session, field, f"is of another model ({part.model_digest})")
+        if saved_with_meta and part.checksum != meta["checksums"].get(field):
+            raise SnapshotDamaged(session, field, "was written by another save than the rest")
+        return part
+
+    where = META
+    try:
+        object_ids = tuple(meta["object_ids"])
+        changing, constant, outbox = [], [], []
+        for object_id in object_ids:
+            where = state_field(object_id)
+            changing.append(opened(where, saved_with_meta=True).tensors)
+            where = constant_field(object_id)
+            constant.append(opened(where, saved_with_meta=False).tensors)
+        for where in meta["outbox"]:
+            outbox.append(_entry_from_parts(opened(where, saved_with_meta=True)))
+        where = META
+        return Snapshot(
+            session=session,
+            model_digest=head.model_digest,
+            options=SessionOptions(mask_format=MaskFormat(meta["options"]["mask_format"])),
+            height=meta["height"],
+            width=meta["width"],
+            object_ids=object_ids,
+            next_frame=meta["next_frame"],
+            received_through=meta["received_through"],
+            state_changing=_stack(changing),
+            state_constant=_stack(constant),
+            outbox=tuple(outbox),
+        )
+    except _UNREADABLE as error:
+        raise SnapshotDamaged(session, where, f"cannot be understood ({error})") from error
+
+
+def _check(snapshot: Snapshot) -> None:
+    if not snapshot.object_ids:
+        raise ValueError("a snapshot needs at least one object")
+    if len({entry.frame_index for entry in snapshot.outbox}) != len(snapshot.outbox):
+        raise ValueError("a snapshot's outbox holds one entry per frame index")
+    for name, tensor in [*snapshot.state_changing.items(), *snapshot.state_constant.items()]:
+        if len(tensor) != len(snapshot.object_ids):
+            raise ValueError(f"state {name!r} has {len(tensor)} rows for {len(snapshot.object_ids)} objects")
+
+
+def _row(state: State, row: int) -> State:
+    return {name: np.asarray(tensor[row], order="C") for name, tensor in state.items()}
+
+
+def _stack(rows: Sequence[State]) -> State:
+    if any(row.keys() != rows[0].keys() for row in rows):
+        raise ValueError("the objects have different states")
+    # casting="no": two objects whose types differ are an error, not a silent conversion.
+    return {
+        name: np.stack([row[name] for row in rows], dtype=tensor.dtype, casting="no")
+        for name, tensor in rows[0].items()
+    }
+
+
+def _entry_to_parts(entry: Answer | Failure) -> tuple[State, dict[str, Any]]:
+    if isinstance(entry, Failure):
+        failure = {
+            "frame_index": entry.frame_index,
+            "reason": entry.reason,
+            "message": entry.message,
+            "metadata": dict(entry.metadata),
+        }
+        return {}, {"failure": failure}
+    answer = {
+        "frame_index": entry.frame_index,
+        "mask_format": entry.mask_format,
+        "height": entry.height,
+        "width": entry.width,
+        "objects": [asdict(report) for report in entry.objects],
+    }
+    return {"mask": np.frombuffer(entry.mask, np.uint8)}, {"answer": answer}
+
+
+def _entry_from_parts(part: _Field) -> Answer | Failure:
+    if "failure" in part.content:
+        return Failure(**part.content["failure"])
+    answer = part.content["answer"]
+    reports = tuple(ObjectReport(**{**report, "box": tuple(report["box"])}) for report in answer["objects"])
+    return Answer(
+        frame_index=answer["frame_index"],
+        mask=part.tensors["mask"].tobytes(),
+        mask_format=MaskFormat(answer["mask_format"]),
+        height=answer["height"],
+        width=answer["width"],
+        objects=reports,
+    )
+
+
+@dataclass(frozen=True)
+class _Field:
+    tensors: dict[str, NDArray[np.generic]]
+    content: Any
+    model_digest: str
+    checksum: str
+
+
+def _seal(session: str, model_digest: str, field: str, tensors: State, content: object) -> bytes:
+    metadata = {
+        "format": FORMAT,
+        "session": session,
+        "field": field,
+        "model_digest": model_digest,
+        "checksum": _BLANK,
+        "content": json.dumps(content),
+    }
+    blank = save_tensors(dict(tensors), metadata)
+    at, view = _checksum_at(blank, _BLANK), memoryview(blank)
+    checksum = hashlib.sha256(blank).hexdigest().encode()
+    return b"".join([view[:at], checksum, view[at + len(_BLANK) :]])
+
+
+def _open(session: str, field: str, fields: Mapping[str, bytes]) -> _Field:
+    """Verify one field and read it. The checksum comes before anything that trusts the content."""
+    if field not in fields:
+        raise SnapshotDamaged(session, field, "is missing")
+    data = fields[field]
+    try:
+        metadata = _metadata(data)
+        if metadata["format"] != FORMAT:
+            problem = f"has format {metadata['format']!r}, this server reads {FORMAT!r}"
+            raise SnapshotDamaged(session, field, problem)
+        checksum = metadata["checksum"]
+        at, view = _checksum_at(data, checksum), memoryview(data)
+        digest = hashlib.sha256(view[:at])
+        digest.update(_BLANK.encode())
+        digest.update(view[at + len(_BLANK) :])
+        if digest.hexdigest() != checksum:
+            raise SnapshotDamaged(session, field, "is damaged: its checksum does not match")
+        if (metadata["session"], metadata["field"]) != (session, field):
+            problem = f"is field {metadata['field']!r} of session {metadata['session']}, and not this one"
+            raise SnapshotDamaged(session, field, problem)
+        return _Field(load_tensors(data), json.loads(metadata["content"]), metadata["model_digest"], checksum)
+    except _UNREADABLE as error:
+        raise SnapshotDamaged(session, field, f"is damaged or cut short ({error})") from error
+
+
+def _header_end(data: bytes) -> int:
+    """safetensors: 8 bytes of little-endian header length, the JSON header, the tensors."""
+    return 8 + int.from_bytes(data[:8], "little")
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    header = json.loads(data[8 : _header_end(data)])
+    metadata: dict[str, str] = header["__metadata__"]
+    return metadata
+
+
+def _checksum_at(data: bytes, checksum: str) -> int:
+    """Where the checksum's digits lie. Only the real key matches: quotes inside JSON strings are escaped."""
+    key = b'"checksum":"'
+    return data.index(key + checksum.encode() + b'"', 8, _header_end(data)) + len(key)
+
+
+def _checksum_of(data: bytes) -> str:
+    return _metadata(data)["checksum"]

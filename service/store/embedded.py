@@ -1,0 +1,127 @@
+"""A Redis of our own, for serving with one command: one folder, one server that owns it, one redis-server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+from typing import IO, Self
+from urllib.parse import quote
+
+from redis.exceptions import RedisError
+
+from service.store.redis_process import (
+    EmbeddedRedisError,
+    RedisProcess,
+    connect_admin,
+    find_redis_server,
+    socket_path,
+    try_lock,
+)
+
+_log = logging.getLogger(__name__)
+
+_LOOK_EVERY_S = 0.25
+_LONGEST_PAUSE_S = 10.0
+_SLACK_BYTES = 40 << 20
+
+
+class DataFolderInUse(EmbeddedRedisError):
+    """Another server owns the data folder."""
+
+
+class EmbeddedRedis:
+    """A redis-server on `data_dir`, ours from `start` to `close`; also an async context manager.
+
+    While it runs, a Redis that dies is started again (the store answers Unavailable meanwhile), and its log
+    on disk is kept under 3 x live state + 128 MB. A Redis left behind by a killed server is ended first.
+    """
+
+    def __init__(self, data_dir: Path, *, start_timeout_s: float = 60.0) -> None:
+        self._folder = data_dir.resolve()
+        self._start_timeout_s = start_timeout_s
+        self._lock: IO[str] | None = None
+        self._process: RedisProcess | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """For redis.asyncio.Redis.from_url, once started."""
+        return f"unix://{quote(str(socket_path(self._folder)))}"
+
+    async def start(self) -> None:
+        """Returns once Redis answers. Raises DataFolderInUse, or EmbeddedRedisError with the remedies."""
+        binary = find_redis_server()
+        self._lock = _lock_folder(self._folder)
+        try:
+            self._process = await RedisProcess.start(binary, self._folder, self._start_timeout_s)
+        except BaseException:
+            await self.close()
+            raise
+        self._watcher = asyncio.create_task(self._watch(binary), name="embedded-redis")
+
+    async def close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+            self._watcher = None
+        if self._process is not None:
+            await self._process.stop()
+            self._process = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _watch(self, binary: Path) -> None:
+        """Never gives up, for a full disk may be emptied tomorrow; its pauses grow while attempts fail."""
+        pause = _LOOK_EVERY_S
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                if self._process is not None and self._process.alive:
+                    await self._rewrite_log_if_large()
+                else:
+                    _log.error("the embedded Redis in %s has died: starting it again", self._folder)
+                    self._process = await RedisProcess.start(binary, self._folder, self._start_timeout_s)
+                    _log.warning("the embedded Redis in %s is back", self._folder)
+                pause = _LOOK_EVERY_S
+            except (EmbeddedRedisError, RedisError, OSError) as error:
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                _log.error("the embedded Redis in %s: %s; next look in %.1f s", self._folder, error, pause)
+
+    async def _rewrite_log_if_large(self) -> None:
+        """Redis compares its log with the log's own last size, so it misses that sessions have gone."""
+        async with connect_admin(self._folder) as redis:
+            about = await redis.info()
+            busy = about["aof_rewrite_in_progress"] or about["aof_rewrite_scheduled"]
+            if not busy and about["aof_current_size"] > 1.5 * about["used_memory_dataset"] + _SLACK_BYTES:
+                await redis.bgrewriteaof()
+
+
+def _lock_folder(folder: Path) -> IO[str]:
+    """The server's own lock: opened close-on-exec (as Python does), so no child keeps it when it is killed."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (folder / "lock").open("a+")
+    except OSError as error:
+        raise EmbeddedRedisError(f"cannot write to data folder {folder} ({error}); choose another") from error
+    if not try_lock(lock):
+        lock.seek(0)
+        holder = lock.read().strip() or "unknown"
+        lock.close()
+        raise DataFolderInUse(
+            f"the data folder {folder} is in use by the server with pid {holder}: "
+            "stop that one first, or give this one another data folder"
+        )
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock

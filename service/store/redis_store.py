@@ -1,0 +1,195 @@
+"""Sessions in Redis. One session is one hash (see codec) and one small key that outlives it.
+
+    s2spp:{<session>}:snapshot    the snapshot's fields; expires with the session
+    s2spp:{<session>}:seen        its last save; stays a day longer: tells "expired" from "never was"
+
+The braces put both into one slot of a Redis Cluster. A save is one Lua call: all of it happens, or nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from service.core.errors import S2sppError, SessionExpired, SessionUnknown, Unavailable
+from service.core.types import SessionId, Snapshot
+from service.store import codec
+
+_Reply = TypeVar("_Reply")
+
+SEEN_FOR_S = 24 * 3600.0
+_ANSWER_WITHIN_S = 5.0
+_CONNECT_WITHIN_S = 2.0
+_CONNECTIONS = 32
+# Pauses before another attempt when a connection breaks: enough for the embedded Redis to come back.
+_RETRY_AFTER_S = (0.0, 0.05, 0.1, 0.2, 0.4)
+
+# KEYS: snapshot, seen. ARGV: writer, number, ttl ms, seen ttl ms, how many fields to keep, those, then
+# field, bytes, field, bytes, ... A save that timed out for its caller may still reach Redis, even after a later
+# one: `number` lets the later one win.
+_SAVE = """
+local seen = redis.call('GET', KEYS[2])
+if seen then
+  local writer, number = string.match(seen, '^(.*):(%d+)$')
+  if writer == ARGV[1] and tonumber(number) > tonumber(ARGV[2]) then return 'superseded' end
+end
+local wanted, first = {}, 6 + tonumber(ARGV[5])
+for i = 6, first - 1 do
+  wanted[ARGV[i]] = true
+  if redis.call('HEXISTS', KEYS[1], ARGV[i]) == 0 then
+    if redis.call('EXISTS', KEYS[1]) == 1 then return 'missing ' .. ARGV[i] end
+    return seen and 'expired' or 'unknown'
+  end
+end
+for i = first, #ARGV, 2 do
+  wanted[ARGV[i]] = true
+  redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+end
+for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+  if not wanted[field] then redis.call('HDEL', KEYS[1], field) end
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('SET', KEYS[2], ARGV[1] .. ':' .. ARGV[2], 'PX', ARGV[4])
+return 'stored'
+"""
+
+_DELETE = """
+if redis.call('DEL', KEYS[1]) == 1 then
+  redis.call('DEL', KEYS[2])
+  return 'deleted'
+end
+return redis.call('EXISTS', KEYS[2]) == 1 and 'expired' or 'unknown'
+"""
+
+
+def connect(url: str) -> Redis:
+    """A client for `redis://`, `rediss://` or `unix://`, all its waits bounded. Connects when first used."""
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=_CONNECTIONS,
+        timeout=_ANSWER_WITHIN_S,
+        socket_timeout=_ANSWER_WITHIN_S,
+        socket_connect_timeout=_CONNECT_WITHIN_S,
+        retry=Retry(NoBackoff(), 0),  # the store tries again itself, and knows what may be repeated
+    )
+    return Redis.from_pool(pool)
+
+
+class RedisSessionStore:
+    """The SessionStore port on one Redis (a client made by `connect`, which the caller closes)."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._save = redis.register_script(_SAVE)
+        self._delete = redis.register_script(_DELETE)
+        self._writer = secrets.token_hex(8)
+        self._numbers = itertools.count(1)
+
+    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool) -> None:
+        """Stored and, with `appendfsync always`, on disk when this returns. With `constant` False raises
+        SessionUnknown or SessionExpired when the session is gone, SnapshotDamaged when a constant state is.
+        Of two saves of a session under way at once the later call wins, whichever Redis hears of first."""
+        session, number = snapshot.session, next(self._numbers)
+        kept = [] if constant else [codec.constant_field(object_id) for object_id in snapshot.object_ids]
+        fields = await asyncio.to_thread(codec.encode, snapshot, constant=constant)
+        arguments: list[str | int | bytes] = [self._writer, number, *_lifetimes_ms(ttl_s), len(kept), *kept]
+        for field, data in fields.items():
+            arguments += [field, data]
+        reply: bytes = await self._ask(lambda: self._save(keys=_keys(session), args=arguments))
+        if reply.startswith(b"missing "):
+            raise codec.SnapshotDamaged(session, reply.removeprefix(b"missing ").decode(), "is missing")
+        if reply not in (b"stored", b"superseded"):
+            raise _gone(session, expired=reply == b"expired")
+
+    async def load(self, session: SessionId) -> Snapshot:
+        """Raises SessionUnknown, SessionExpired, SnapshotDamaged."""
+
+        async def read() -> list[Any]:
+            snapshot, seen = _keys(session)
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hgetall(snapshot)
+                pipe.exists(seen)
+                return await pipe.execute()
+
+        fields, seen = await self._ask(read)
+        if not fields:
+            raise _gone(session, expired=bool(seen))
+        named = {field.decode(errors="replace"): data for field, data in fields.items()}
+        return await asyncio.to_thread(codec.decode, session, named)
+
+    async def touch(self, session: SessionId, ttl_s: float) -> None:
+        """Start the session's time to live anew. Raises SessionUnknown or SessionExpired."""
+
+        async def extend() -> list[Any]:
+            snapshot, seen = _keys(session)
+            ttl_ms, seen_ms = _lifetimes_ms(ttl_s)
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.pexpire(snapshot, ttl_ms)
+                pipe.pexpire(seen, seen_ms)
+                return await pipe.execute()
+
+        extended, seen = await self._ask(extend)
+        if not extended:
+            raise _gone(session, expired=bool(seen))
+
+    async def delete(self, session: SessionId) -> None:
+        reply: bytes = await self._ask(lambda: self._delete(keys=_keys(session)))
+        if reply != b"deleted":
+            raise _gone(session, expired=reply == b"expired")
+
+    async def ping(self) -> None:
+        await self._ask(self._redis.ping)
+
+    async def _ask(self, call: Callable[[], Awaitable[_Reply]]) -> _Reply:
+        """Again after a broken connection (every call may be repeated), not after a wait that ran out."""
+        try:
+            for pause in _RETRY_AFTER_S:
+                try:
+                    return await call()
+                except RedisConnectionError:
+                    await asyncio.sleep(pause)
+            return await call()
+        except RedisTimeoutError as error:
+            raise Unavailable(
+                f"Redis at {self._address()} did not answer within {_ANSWER_WITHIN_S:g} s; "
+                "see what keeps it busy, then try again"
+            ) from error
+        except RedisConnectionError as error:
+            raise Unavailable(
+                f"cannot reach Redis at {self._address()} ({type(error).__name__}); "
+                "try again; if this lasts, see that it runs there and that its address and password are right"
+            ) from error
+        except RedisError as error:
+            raise Unavailable(
+                f"Redis at {self._address()} refuses ({error}); see its memory, its disk and its rights"
+            ) from error
+
+    def _address(self) -> str:
+        """Where the store is, without user or password."""
+        where = self._redis.connection_pool.connection_kwargs
+        return str(where["path"]) if "path" in where else f"{where.get('host')}:{where.get('port', 6379)}"
+
+
+def _keys(session: SessionId) -> list[str]:
+    return [f"s2spp:{{{session}}}:snapshot", f"s2spp:{{{session}}}:seen"]
+
+
+def _lifetimes_ms(ttl_s: float) -> tuple[int, int]:
+    """Of the snapshot and of the memory that it was there. At least a millisecond: 0 would delete at once."""
+    return max(1, round(ttl_s * 1000)), max(1, round((ttl_s + SEEN_FOR_S) * 1000))
+
+
+def _gone(session: SessionId, *, expired: bool) -> S2sppError:
+    if expired:
+        return SessionExpired(f"session {session} has expired; open a new one", session=session)
+    return SessionUnknown(f"no session {session} is known; it was deleted, or never opened", session=session)

@@ -1,0 +1,99 @@
+"""Messages of s2spp.v1 <-> the types of service.core, which does not know protobuf."""
+
+from __future__ import annotations
+
+from s2spp.v1 import segmentation_pb2 as pb
+from service.core.errors import InvalidOption
+from service.core.ports import Delivered
+from service.core.types import (
+    EncodedImage,
+    ImageFormat,
+    MaskFormat,
+    ModelInfo,
+    SessionInfo,
+    SessionOptions,
+)
+
+_IMAGE_FORMATS = {
+    pb.IMAGE_FORMAT_UNSPECIFIED: ImageFormat.AUTO,
+    pb.IMAGE_FORMAT_RAW_RGB8: ImageFormat.RAW_RGB8,
+}
+_MASK_FORMATS = {
+    pb.MASK_FORMAT_UNSPECIFIED: MaskFormat.PNG,
+    pb.MASK_FORMAT_PNG: MaskFormat.PNG,
+    pb.MASK_FORMAT_RAW: MaskFormat.RAW,
+}
+_MASK_FORMATS_OUT = {MaskFormat.PNG: pb.MASK_FORMAT_PNG, MaskFormat.RAW: pb.MASK_FORMAT_RAW}
+
+
+def image(message: pb.Image) -> EncodedImage:
+    """Raises InvalidOption for a format of a newer contract than this server's."""
+    if message.format not in _IMAGE_FORMATS:
+        raise InvalidOption(f"unknown image format {message.format}; use one of {pb.ImageFormat.keys()}")
+    return EncodedImage(message.data, _IMAGE_FORMATS[message.format], message.height, message.width)
+
+
+def options(message: pb.SessionOptions) -> SessionOptions:
+    """Raises InvalidOption for a format of a newer contract than this server's."""
+    if message.mask_format not in _MASK_FORMATS:
+        raise InvalidOption(f"unknown mask format {message.mask_format}; use one of {pb.MaskFormat.keys()}")
+    return SessionOptions(mask_format=_MASK_FORMATS[message.mask_format])
+
+
+def session_message(info: SessionInfo) -> pb.Session:
+    return pb.Session(
+        session_id=info.session,
+        model=info.model,
+        model_digest=info.model_digest,
+        height=info.height,
+        width=info.width,
+        object_ids=info.object_ids,
+        next_frame=info.next_frame,
+        committed_frame=info.committed_frame,
+        expires_in_s=info.expires_in_s,
+    )
+
+
+def mask_message(delivered: Delivered) -> pb.Mask:
+    answer = delivered.answer
+    return pb.Mask(
+        frame_index=answer.frame_index,
+        data=answer.mask,
+        format=_MASK_FORMATS_OUT[answer.mask_format],
+        height=answer.height,
+        width=answer.width,
+        objects=[
+            pb.ObjectReport(
+                object_id=report.object_id,
+                area=report.area,
+                box=report.box,
+                confidence=report.confidence,
+                visible=report.visible,
+            )
+            for report in answer.objects
+        ],
+        committed_frame=delivered.committed_frame,
+        compute_ms=answer.compute_ms,
+    )
+
+
+def model_message(info: ModelInfo) -> pb.GetModelResponse:
+    return pb.GetModelResponse(
+        name=info.name,
+        digest=info.digest,
+        pixel_budget=info.pixel_budget,
+        multiple=info.multiple,
+        states=[
+            pb.StateTensor(
+                name=state.name,
+                shape=[str(side) for side in state.shape],
+                dtype=state.dtype,
+                constant=state.constant,
+            )
+            for state in info.states
+        ],
+        training_data=info.training_data,
+        licence=info.licence,
+        scores=info.scores,
+        provider=info.provider,
+    )

@@ -1,0 +1,108 @@
+"""s2spp.v1.Segmentation: parse, call the engine, render. What a call means is decided in the engine alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+from grpc_status import rpc_status
+
+from s2spp.v1 import segmentation_pb2 as pb
+from s2spp.v1 import segmentation_pb2_grpc
+from service.core.errors import InvalidOption, Unavailable
+from service.core.ports import Engine
+from service.core.types import Durability, SessionInfo, parse_session_id
+from service.transport.grpc import convert
+from service.transport.grpc.errors import status_of
+from service.transport.grpc.track import FrameLoop
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@asynccontextmanager
+async def _errors_as_status(context: Context) -> AsyncIterator[None]:
+    try:
+        yield
+    except grpc.aio.AbortError:
+        raise
+    except Exception as error:
+        status = rpc_status.to_status(status_of(error))
+        await context.abort(status.code, status.details, status.trailing_metadata)
+
+
+class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
+    def __init__(self, engine: Engine, window: int) -> None:
+        """`window`: frames of one Track stream that may be in flight."""
+        self._engine = engine
+        self._window = window
+
+    # The stub knows generators only; written answers let one task own the stream, and end with it.
+    async def Track(  # type: ignore[override]
+        self, request_iterator: AsyncIterator[pb.TrackRequest], context: Context
+    ) -> None:
+        async with _errors_as_status(context):
+            session = await self._begin(await anext(request_iterator, pb.TrackRequest()))
+            await context.write(pb.TrackResponse(session=convert.session_message(session)))
+            await FrameLoop(
+                self._engine, session.session, request_iterator, context.write, self._window
+            ).run()
+
+    async def _begin(self, first: pb.TrackRequest) -> SessionInfo:
+        match first.WhichOneof("command"):
+            case "open":
+                return (
+                    await self._engine.open(
+                        convert.image(first.open.frame),
+                        convert.image(first.open.mask),
+                        convert.options(first.open.options),
+                    )
+                ).info
+            case "resume":
+                return await self._engine.describe(parse_session_id(first.resume.session_id))
+            case _:
+                raise InvalidOption("the first message of a Track stream must be `open` or `resume`")
+
+    async def CreateSession(
+        self, request: pb.CreateSessionRequest, context: Context
+    ) -> pb.CreateSessionResponse:
+        async with _errors_as_status(context):
+            opened = await self._engine.open(
+                convert.image(request.frame), convert.image(request.mask), convert.options(request.options)
+            )
+            return pb.CreateSessionResponse(
+                session=convert.session_message(opened.info), state_bytes=opened.state_bytes
+            )
+
+    async def SegmentFrame(
+        self, request: pb.SegmentFrameRequest, context: Context
+    ) -> pb.SegmentFrameResponse:
+        async with _errors_as_status(context):
+            delivered = await self._engine.segment(
+                parse_session_id(request.session_id),
+                request.frame_index,
+                convert.image(request.image),
+                durability=Durability.STRICT,
+                received_through=request.received_through if request.HasField("received_through") else None,
+            )
+            return pb.SegmentFrameResponse(mask=convert.mask_message(delivered))
+
+    async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
+        async with _errors_as_status(context):
+            info = await self._engine.describe(parse_session_id(request.session_id))
+            return pb.GetSessionResponse(session=convert.session_message(info))
+
+    async def DeleteSession(
+        self, request: pb.DeleteSessionRequest, context: Context
+    ) -> pb.DeleteSessionResponse:
+        async with _errors_as_status(context):
+            await self._engine.delete(parse_session_id(request.session_id))
+            return pb.DeleteSessionResponse()
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
+        async with _errors_as_status(context):
+            models = self._engine.models()
+            if not models:
+                raise Unavailable("no model is served yet; try again in a moment")
+            return convert.model_message(models[0])

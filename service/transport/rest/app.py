@@ -1,0 +1,75 @@
+"""The FastAPI application over an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from service.core.ports import Engine
+from service.transport.rest import problems
+from service.transport.rest.bodies import OptionsIn
+from service.transport.rest.operations import operation_routes
+from service.transport.rest.schemas import AnswerOut
+from service.transport.rest.sessions import model_routes, session_routes
+from service.transport.rest.stream import stream_routes
+
+_MORE_SCHEMAS: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+    (problems.Problem, "serialization"),
+    (OptionsIn, "validation"),
+    (AnswerOut, "serialization"),
+]
+_DESCRIPTION = """\
+A first frame and its mask in, then frames one by one, and a mask for each out.
+
+Send frames in order, each with its index: a frame whose answer got lost may be sent again and gets the same
+bytes back, after a restart of the server too. Errors are problem documents (RFC 9457); `reason` is the word
+to switch on.
+
+A WebSocket for a whole video: `/v1/sessions/{session}/stream`, with the query parameters of a single frame.
+Each binary message is the next frame's image; each answer is a JSON text message (AnswerOut) followed by the
+mask as a binary message, or a problem document alone.
+"""
+
+
+def create_app(
+    engine: Engine,
+    *,
+    max_image_bytes: int,
+    metrics: Callable[[], bytes],
+    version: str,
+    stream_window: int = 16,
+) -> FastAPI:
+    """`metrics` renders the Prometheus text. `stream_window`: frames of a WebSocket under way at once."""
+    app = FastAPI(title="s2spp", version=version, description=_DESCRIPTION)
+    problems.install(app)
+    app.include_router(session_routes(engine, max_image_bytes))
+    app.include_router(stream_routes(engine, stream_window))
+    app.include_router(model_routes(engine))
+    app.include_router(operation_routes(engine, metrics))
+    _complete_document(app)
+    return app
+
+
+def _complete_document(app: FastAPI) -> None:
+    """Adds the schemas that FastAPI cannot see, and drops its validation errors: they are problems here."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        schemas = document["components"]["schemas"]
+        if "Problem" not in schemas:  # FastAPI keeps the document
+            schemas |= models_json_schema(_MORE_SCHEMAS, ref_template="#/components/schemas/{model}")[1][
+                "$defs"
+            ]
+            for unused in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(unused, None)
+            for operation in (each for methods in document["paths"].values() for each in methods.values()):
+                if "HTTPValidationError" in str(operation["responses"].get("422")):
+                    del operation["responses"]["422"]
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,121 @@
+"""Request bodies to EncodedImage. Sizes are checked while reading: what is too large is never in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from service.core.errors import InputTooLarge, InvalidOption, UnsupportedMedia
+from service.core.types import EncodedImage, ImageFormat, MaskFormat, SessionOptions
+
+RAW_RGB8 = "application/x-rgb8"
+SNIFFED = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
+# Part headers, boundaries and the options: small beside the two images.
+_FORM_OVERHEAD = 64 * 1024
+
+
+class OptionsIn(BaseModel):
+    """Part `options` of an opening request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mask_format: MaskFormat = MaskFormat.PNG
+
+
+@dataclass(frozen=True)
+class OpenForm:
+    frame: EncodedImage
+    mask: EncodedImage
+    options: SessionOptions
+
+
+def frame_image(data: bytes, content_type: str, height: int, width: int) -> EncodedImage:
+    """`height` and `width` count for raw frames only. No content type at all is as good as octet-stream."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == RAW_RGB8:
+        if height < 1 or width < 1:
+            raise InvalidOption(f"a frame of type {RAW_RGB8} needs its size: ?height=H&width=W")
+        return EncodedImage(data, ImageFormat.RAW_RGB8, height, width)
+    if media_type and media_type not in SNIFFED:
+        raise UnsupportedMedia(
+            f"content type {media_type!r} is not read; send one of {', '.join((*SNIFFED, RAW_RGB8))}"
+        )
+    return EncodedImage(data)
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The whole body, or InputTooLarge as soon as it passes `limit` bytes."""
+    return b"".join([chunk async for chunk in _limited(request, limit)])
+
+
+async def read_open_form(request: Request, max_image_bytes: int, height: int, width: int) -> OpenForm:
+    """multipart/form-data with the parts `frame`, `mask` and, if the caller likes, `options` (JSON)."""
+    content_type = request.headers.get("content-type", "")
+    if not content_type.lower().startswith("multipart/form-data"):
+        raise UnsupportedMedia(
+            f"content type {content_type!r} is not read here; send multipart/form-data: frame, mask, options"
+        )
+    stream = _limited(request, 2 * max_image_bytes + _FORM_OVERHEAD)
+    try:
+        form = await MultiPartParser(request.headers, stream, max_files=3, max_fields=3).parse()
+    except MultiPartException as error:
+        raise InvalidOption(f"multipart body: {error.message}") from error
+    try:
+        unknown = sorted(set(form) - {"frame", "mask", "options"})
+        if unknown:
+            raise InvalidOption(f"unknown part {unknown[0]!r}; the parts are frame, mask and options")
+        frame, frame_type = await _file_part(form, "frame", max_image_bytes)
+        mask, mask_type = await _file_part(form, "mask", max_image_bytes)
+        return OpenForm(
+            frame=frame_image(frame, frame_type, height, width),
+            mask=_mask_image(mask, mask_type),
+            options=await _options_part(form),
+        )
+    finally:
+        await form.close()
+
+
+def _mask_image(data: bytes, content_type: str) -> EncodedImage:
+    image = frame_image(data, content_type, 1, 1)
+    if image.format is ImageFormat.RAW_RGB8:
+        raise UnsupportedMedia("a mask cannot be raw RGB; send an indexed or grey PNG")
+    return image
+
+
+async def _file_part(form: FormData, name: str, limit: int) -> tuple[bytes, str]:
+    parts = form.getlist(name)
+    if len(parts) != 1 or not isinstance(parts[0], UploadFile):
+        found = {0: "is missing", 1: "is not a file"}.get(len(parts), "is there more than once")
+        raise InvalidOption(f"part {name!r} {found}; send it once, as a file: -F {name}=@{name}.png")
+    if (parts[0].size or 0) > limit:
+        raise InputTooLarge(f"part {name!r} is larger than {limit} bytes", limit_bytes=limit)
+    return await parts[0].read(), parts[0].content_type or ""
+
+
+async def _options_part(form: FormData) -> SessionOptions:
+    part = form.get("options", "{}")
+    text = await part.read() if isinstance(part, UploadFile) else part
+    try:
+        options = OptionsIn.model_validate_json(text)
+    except ValidationError as error:
+        faults = (": ".join([*map(str, fault["loc"]), fault["msg"]]) for fault in error.errors())
+        raise InvalidOption(f"part 'options': {'; '.join(faults)}") from error
+    return SessionOptions(mask_format=options.mask_format)
+
+
+async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    too_large = InputTooLarge(f"the body is larger than {limit} bytes", limit_bytes=limit)
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_large
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > limit:
+            raise too_large
+        yield chunk

@@ -1,0 +1,137 @@
+"""The one table error class -> HTTP status, and RFC 9457 problem documents for everything that goes wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError, ValidationException, WebSocketRequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, HTTPConnection
+
+from service.core import errors
+
+PROBLEM_JSON = "application/problem+json"
+_UNAVAILABLE_RETRY_S = 1
+
+
+class Row(NamedTuple):
+    status: int
+    title: str
+    example: str
+    """A `detail` as a caller may see it; shown in the OpenAPI document."""
+
+
+ERRORS: Mapping[type[errors.S2sppError], Row] = {
+    errors.InvalidInput: Row(422, "Input cannot be used", "the frame is 320 x 240, the session 640 x 480"),
+    errors.InvalidImage: Row(400, "Not an image", "not a JPEG, PNG or WebP file"),
+    errors.UnsupportedMedia: Row(415, "Unsupported media type", "content type 'image/gif' is not read"),
+    errors.InputTooLarge: Row(413, "Input too large", "the body is larger than 33554432 bytes"),
+    errors.InvalidMask: Row(422, "Mask cannot be used", "the mask is empty: no pixel differs from 0"),
+    errors.InvalidOption: Row(400, "Invalid option", "options: mask_format: should be 'png' or 'raw'"),
+    errors.SessionUnknown: Row(404, "Unknown session", "no such session; it may have been deleted"),
+    errors.SessionExpired: Row(410, "Session expired", "the session was idle for too long; open a new one"),
+    errors.FrameAcknowledged: Row(409, "Frame answered before", "frame 4 was answered and acknowledged"),
+    errors.FrameGap: Row(409, "Frame out of order", "expected frame 5, got 7"),
+    errors.OwnershipLost: Row(409, "Session taken over", "a newer stream has taken this session"),
+    errors.SessionRolledBack: Row(409, "Session rolled back", "the store lost what followed frame 40"),
+    errors.ModelMismatch: Row(412, "Other model", "the session belongs to another model"),
+    errors.Overloaded: Row(429, "Full", "all session slots are taken; try again in 2 s"),
+    errors.Unavailable: Row(503, "Temporarily unavailable", "the session store cannot be reached; try again"),
+    errors.S2sppError: Row(500, "Internal error", "the server failed; its log says more"),
+}
+
+
+class Problem(BaseModel):
+    """RFC 9457. `reason` is the same word as in gRPC's ErrorInfo; its metadata follow as further members."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(examples=["urn:s2spp:problem:frame-gap"])
+    title: str
+    status: int
+    detail: str
+    reason: str = Field(examples=["FRAME_GAP"])
+
+
+def row_of(kind: type[errors.S2sppError]) -> Row:
+    return next(ERRORS[ancestor] for ancestor in kind.__mro__ if ancestor in ERRORS)
+
+
+def problem(error: errors.S2sppError) -> dict[str, Any]:
+    """The problem document of an error, as JSON-ready members."""
+    row = row_of(type(error))
+    return {**error.metadata, **_document(error.reason, row.status, row.title, error.message)}
+
+
+def problem_response(error: errors.S2sppError) -> Response:
+    headers = {}
+    if isinstance(error, errors.Overloaded):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    elif isinstance(error, errors.Unavailable):
+        headers["Retry-After"] = str(_UNAVAILABLE_RETRY_S)
+    return _render(problem(error), headers)
+
+
+def unexpected() -> errors.S2sppError:
+    """What a caller is told of an exception that nobody foresaw: nothing of its inside."""
+    return errors.S2sppError(ERRORS[errors.S2sppError].example)
+
+
+def document_problems(*kinds: type[errors.S2sppError]) -> dict[int | str, dict[str, Any]]:
+    """`responses` of a route for the OpenAPI document: per status, one example for each error."""
+    found: dict[int | str, dict[str, Any]] = {}
+    documented: tuple[type[errors.S2sppError], ...] = (*kinds, errors.S2sppError)
+    for kind in documented:
+        row = row_of(kind)
+        media = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}
+        entry = found.setdefault(row.status, {"description": row.title, "content": {PROBLEM_JSON: media}})
+        if row.title not in entry["description"]:
+            entry["description"] += f"; {row.title}"
+        example = _document(kind.reason, row.status, row.title, row.example)
+        entry["content"][PROBLEM_JSON]["examples"][kind.reason] = {"value": example}
+    return found
+
+
+def install(app: FastAPI) -> None:
+    """Every answer of `app` that is not a success becomes a problem document.
+
+    Starlette answers an unforeseen exception and raises it again, for the server to log its trace."""
+
+    @app.exception_handler(errors.S2sppError)
+    async def known(request: HTTPConnection, error: errors.S2sppError) -> Response:
+        return problem_response(error)  # before a WebSocket is accepted, the response refuses the handshake
+
+    @app.exception_handler(RequestValidationError)
+    @app.exception_handler(WebSocketRequestValidationError)
+    async def invalid(request: HTTPConnection, error: ValidationException) -> Response:
+        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        return problem_response(errors.InvalidOption("; ".join(faults)))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        status = HTTPStatus(error.status_code)
+        detail = f"{request.method} {request.url.path}: {error.detail}"
+        return _render(_document(status.name, status, status.phrase, detail), dict(error.headers or {}))
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=HTTPStatus.BAD_REQUEST)  # nobody is there to read it
+
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        return problem_response(unexpected())
+
+
+def _document(reason: str, status: int, title: str, detail: str) -> dict[str, Any]:
+    kind = f"urn:s2spp:problem:{reason.lower().replace('_', '-')}"
+    return {"type": kind, "title": title, "status": int(status), "detail": detail, "reason": reason}
+
+
+def _render(document: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
+    return JSONResponse(dict(document), document["status"], dict(headers), media_type=PROBLEM_JSON)

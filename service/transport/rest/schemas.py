@@ -1,0 +1,127 @@
+"""What REST says: core types as JSON (pydantic reads their attributes), a mask's headers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from service.core.ports import Delivered, Opened
+from service.core.types import MaskFormat
+
+BINARY = {"type": "string", "format": "binary"}
+MASK_MEDIA_TYPE = {MaskFormat.PNG: "image/png", MaskFormat.RAW: "application/octet-stream"}
+
+
+class _Out(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+
+class SessionOut(_Out):
+    """`next_frame`: the index expected next. `committed_frame`: the last index that survives a crash."""
+
+    session: str = Field(examples=["yQ0mZ1u0p3nF8sJcT4bWq7LxV2aKdEr9"])
+    model: str = Field(examples=["s2spp-light"])
+    model_digest: str
+    height: int = Field(examples=[480])
+    width: int = Field(examples=[854])
+    object_ids: list[int] = Field(examples=[[1, 2]])
+    next_frame: int = Field(examples=[1])
+    committed_frame: int = Field(examples=[0])
+    expires_in_s: float = Field(examples=[3600.0])
+
+
+class OpenedOut(SessionOut):
+    state_bytes: int = Field(description="Recurrent state that the session keeps, all objects together")
+
+    @classmethod
+    def of(cls, opened: Opened) -> OpenedOut:
+        session = SessionOut.model_validate(opened.info)
+        return cls(**session.model_dump(), state_bytes=opened.state_bytes)
+
+
+class ObjectOut(_Out):
+    """`box`: x, y, width, height in pixels. `confidence`: mean probability over the object's own pixels."""
+
+    object_id: int
+    area: int
+    box: tuple[int, int, int, int]
+    confidence: float
+    visible: bool
+
+
+class AnswerOut(_Out):
+    """The text message before each mask on the WebSocket. `compute_ms`: inside the model, for its batch."""
+
+    frame_index: int
+    mask_format: MaskFormat
+    height: int
+    width: int
+    objects: list[ObjectOut]
+    compute_ms: float
+    committed_frame: int = 0
+
+    @classmethod
+    def of(cls, delivered: Delivered) -> AnswerOut:
+        answer = cls.model_validate(delivered.answer)
+        return answer.model_copy(update={"committed_frame": delivered.committed_frame})
+
+
+class StateOut(_Out):
+    """One state tensor of each object; `shape` is symbolic where it follows the frame's size."""
+
+    name: str
+    shape: list[int | str]
+    dtype: str
+    constant: bool
+
+
+class ModelOut(_Out):
+    name: str
+    digest: str
+    pixel_budget: int
+    multiple: int
+    states: list[StateOut]
+    training_data: str
+    licence: str
+    scores: dict[str, float]
+    provider: str
+
+
+class ModelsOut(_Out):
+    models: list[ModelOut]
+
+
+class StatusOut(BaseModel):
+    status: str = Field(examples=["ok"])
+
+
+_OBJECTS = TypeAdapter(list[ObjectOut], config=ConfigDict(from_attributes=True))
+
+
+def mask_headers(delivered: Delivered) -> dict[str, str]:
+    answer = delivered.answer
+    objects = _OBJECTS.dump_json(_OBJECTS.validate_python(list(answer.objects)))
+    return {
+        "S2spp-Frame-Index": str(answer.frame_index),
+        "S2spp-Committed-Frame": str(delivered.committed_frame),
+        "S2spp-Compute-Ms": f"{answer.compute_ms:.3f}",
+        "S2spp-Height": str(answer.height),
+        "S2spp-Width": str(answer.width),
+        "S2spp-Objects": objects.decode(),
+    }
+
+
+_HEADERS = (
+    ("S2spp-Frame-Index", "integer", "The frame that this mask belongs to"),
+    ("S2spp-Committed-Frame", "integer", "The last frame that survives a crash of the server"),
+    ("S2spp-Compute-Ms", "number", "Milliseconds inside the model for the batch that held the frame"),
+    ("S2spp-Height", "integer", "Rows of the mask"),
+    ("S2spp-Width", "integer", "Columns of the mask"),
+    ("S2spp-Objects", "string", "JSON list, per object: object_id, area, box, confidence, visible"),
+)
+MASK_RESPONSE: dict[str, Any] = {
+    "description": "The mask, of the frame's own size: an indexed PNG, or raw object ids row by row",
+    "content": {kind: {"schema": BINARY} for kind in MASK_MEDIA_TYPE.values()},
+    "headers": {name: {"description": text, "schema": {"type": kind}} for name, kind, text in _HEADERS},
+}

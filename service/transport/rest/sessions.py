@@ -1,0 +1,156 @@
+"""Routes of sessions and models. Each one parses, calls the engine and renders; nothing else happens here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
+
+from service.core import errors
+from service.core.ports import Engine
+from service.core.types import Durability, SessionId, parse_session_id
+from service.transport.rest.bodies import RAW_RGB8, SNIFFED, frame_image, read_body, read_open_form
+from service.transport.rest.problems import document_problems
+from service.transport.rest.schemas import (
+    BINARY,
+    MASK_MEDIA_TYPE,
+    MASK_RESPONSE,
+    ModelsOut,
+    OpenedOut,
+    SessionOut,
+    mask_headers,
+)
+
+_MAX_INDEX = 2**63 - 1  # an int64 everywhere
+
+
+SessionText = Annotated[str, Path(description="The id that opening the session returned")]
+
+
+def session_id(session: SessionText) -> SessionId:
+    """A path that cannot be a session's names no session: 404, as for one that is not there."""
+    try:
+        return parse_session_id(session)
+    except errors.InvalidOption as error:
+        raise errors.SessionUnknown(error.message) from error
+
+
+SessionPath = Annotated[SessionId, Depends(session_id)]
+FrameIndex = Annotated[int, Path(ge=0, le=_MAX_INDEX, description="Counts from 0, the frame of opening")]
+ReceivedThrough = Annotated[
+    int | None,
+    Query(ge=0, le=_MAX_INDEX, description="The last frame whose mask you have; without it, index - 1"),
+]
+RawHeight = Annotated[int, Query(ge=0, description=f"Rows of a raw frame ({RAW_RGB8})")]
+RawWidth = Annotated[int, Query(ge=0, description=f"Columns of a raw frame ({RAW_RGB8})")]
+
+_FRAME_BODY = {
+    "requestBody": {"required": True, "content": {kind: {"schema": BINARY} for kind in (*SNIFFED, RAW_RGB8)}}
+}
+_OPEN_FORM = {
+    "type": "object",
+    "required": ["frame", "mask"],
+    "properties": {
+        "frame": {**BINARY, "description": "Frame 0: JPEG, PNG, WebP; or raw RGB8, with height and width"},
+        "mask": {
+            **BINARY,
+            "description": "Object ids as pixel values, of the frame's size; only 0 and 255 is object 1",
+        },
+        "options": {"$ref": "#/components/schemas/OptionsIn"},
+    },
+}
+
+
+def session_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
+    routes = APIRouter(prefix="/v1/sessions", tags=["sessions"])
+    input_problems = (
+        errors.InvalidInput,
+        errors.InvalidImage,
+        errors.InvalidOption,
+        errors.InputTooLarge,
+        errors.UnsupportedMedia,
+    )
+    lost = (errors.SessionUnknown, errors.SessionExpired, errors.Unavailable)
+
+    @routes.post(
+        "",
+        status_code=status.HTTP_201_CREATED,
+        summary="Open a session with a first frame and its mask",
+        responses=document_problems(
+            *input_problems, errors.InvalidMask, errors.Overloaded, errors.Unavailable
+        ),
+        openapi_extra=_form_body(),
+    )
+    async def open_session(
+        request: Request, response: Response, height: RawHeight = 0, width: RawWidth = 0
+    ) -> OpenedOut:
+        form = await read_open_form(request, max_image_bytes, height, width)
+        opened = await engine.open(form.frame, form.mask, form.options)
+        response.headers["Location"] = f"{routes.prefix}/{opened.info.session}"
+        return OpenedOut.of(opened)
+
+    @routes.post(
+        "/{session}/frames/{index}",
+        summary="Send a frame, get its mask",
+        response_class=Response,
+        responses={
+            200: MASK_RESPONSE,
+            **document_problems(
+                *input_problems,
+                *lost,
+                errors.FrameAcknowledged,
+                errors.FrameGap,
+                errors.OwnershipLost,
+                errors.SessionRolledBack,
+                errors.ModelMismatch,
+                errors.Overloaded,
+            ),
+        },
+        openapi_extra=_FRAME_BODY,
+    )
+    async def segment_frame(
+        request: Request,
+        session: SessionPath,
+        index: FrameIndex,
+        durability: Durability = Durability.STRICT,
+        received_through: ReceivedThrough = None,
+        height: RawHeight = 0,
+        width: RawWidth = 0,
+    ) -> Response:
+        body = await read_body(request, max_image_bytes)
+        frame = frame_image(body, request.headers.get("content-type", ""), height, width)
+        delivered = await engine.segment(
+            session, index, frame, durability=durability, received_through=received_through
+        )
+        media_type = MASK_MEDIA_TYPE[delivered.answer.mask_format]
+        return Response(delivered.answer.mask, headers=mask_headers(delivered), media_type=media_type)
+
+    @routes.get("/{session}", summary="Where a session stands", responses=document_problems(*lost))
+    async def get_session(session: SessionPath) -> SessionOut:
+        return SessionOut.model_validate(await engine.describe(session))
+
+    @routes.delete(
+        "/{session}",
+        status_code=status.HTTP_204_NO_CONTENT,
+        summary="End a session and forget it",
+        responses=document_problems(*lost),
+    )
+    async def delete_session(session: SessionPath) -> None:
+        await engine.delete(session)
+
+    return routes
+
+
+def model_routes(engine: Engine) -> APIRouter:
+    routes = APIRouter(prefix="/v1/models", tags=["models"])
+
+    @routes.get("", summary="The models that are served", responses=document_problems())
+    async def get_models() -> ModelsOut:
+        return ModelsOut.model_validate({"models": list(engine.models())})
+
+    return routes
+
+
+def _form_body() -> dict[str, Any]:
+    form = {"schema": _OPEN_FORM, "encoding": {"options": {"contentType": "application/json"}}}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": form}}}

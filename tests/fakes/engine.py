@@ -1,0 +1,206 @@
+"""A deterministic Engine without a model: the mask of frame n is the first mask, moved n pixels to the right."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.core.errors import FrameGap, InvalidImage, InvalidMask, SessionUnknown
+from service.core.ports import Delivered, Opened
+from service.core.types import (
+    Answer,
+    Durability,
+    EncodedImage,
+    ImageFormat,
+    MaskFormat,
+    ModelInfo,
+    ObjectReport,
+    SessionId,
+    SessionInfo,
+    SessionOptions,
+    StateSpec,
+    new_session_id,
+)
+
+MODEL = ModelInfo(
+    name="fake",
+    digest="sha256:00ff",
+    pixel_budget=256 * 448,
+    multiple=16,
+    states=(StateSpec("rnn1_h", (64, "H/16", "W/16"), "float16", False),),
+    training_data="none",
+    licence="Apache-2.0",
+    scores={"J": 0.5, "F": 0.25},
+    provider="CPUExecutionProvider",
+)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of `segment`, as it arrived."""
+
+    frame_index: int
+    frame: EncodedImage
+    durability: Durability
+    received_through: int | None
+
+
+@dataclass
+class FakeSession:
+    labels: NDArray[np.uint8]
+    options: SessionOptions
+    next_frame: int = 1
+
+
+class FakeEngine:
+    """`hold(n)` keeps frame n unanswered until `release(n)`. `frame_failures[n]` is raised for frame n; `failure`, when
+    set, by every method. Sessions have one object per id in the mask."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[SessionId, FakeSession] = {}
+        self.calls: list[Call] = []
+        self.opened: list[tuple[EncodedImage, EncodedImage, SessionOptions]] = []
+        self.deleted: list[SessionId] = []
+        self.failure: Exception | None = None
+        self.frame_failures: dict[int, Exception] = {}
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.cancelled = 0
+        self._held: dict[int, asyncio.Event] = {}
+
+    def hold(self, *frame_indices: int) -> None:
+        self._held |= {frame_index: asyncio.Event() for frame_index in frame_indices}
+
+    def release(self, *frame_indices: int) -> None:
+        for frame_index in frame_indices:
+            self._held[frame_index].set()
+
+    async def open(self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions) -> Opened:
+        self._fail()
+        height, width = image_size(frame)
+        labels = cv2.imdecode(np.frombuffer(mask.data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if labels is None or labels.shape != (height, width):
+            raise InvalidMask("the mask is not of the frame's size")
+        self.opened.append((frame, mask, options))
+        session = new_session_id()
+        self.sessions[session] = FakeSession(np.asarray(labels, np.uint8), options)
+        return Opened(await self.describe(session), state_bytes=1234)
+
+    async def segment(
+        self,
+        session: SessionId,
+        frame_index: int,
+        frame: EncodedImage,
+        *,
+        durability: Durability,
+        received_through: int | None = None,
+    ) -> Delivered:
+        self.calls.append(Call(frame_index, frame, durability, received_through))
+        state = self._session(session)
+        if frame_index != state.next_frame:
+            raise FrameGap("wrong frame index", expected=state.next_frame)
+        state.next_frame += 1
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            if frame_index in self._held:
+                await self._held[frame_index].wait()
+            if frame_index in self.frame_failures:
+                raise self.frame_failures[frame_index]
+            image_size(frame)
+            return Delivered(answer(state, frame_index), committed_frame=frame_index - 1)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.in_flight -= 1
+
+    async def describe(self, session: SessionId) -> SessionInfo:
+        state = self._session(session)
+        height, width = state.labels.shape
+        return SessionInfo(
+            session=session,
+            model=MODEL.name,
+            model_digest=MODEL.digest,
+            height=height,
+            width=width,
+            object_ids=object_ids(state.labels),
+            next_frame=state.next_frame,
+            committed_frame=state.next_frame - 1,
+            expires_in_s=600.0,
+        )
+
+    async def delete(self, session: SessionId) -> None:
+        self._session(session)
+        del self.sessions[session]
+        self.deleted.append(session)
+
+    async def ready(self) -> None:
+        self._fail()
+
+    def models(self) -> Sequence[ModelInfo]:
+        self._fail()
+        return [MODEL]
+
+    def _session(self, session: SessionId) -> FakeSession:
+        self._fail()
+        if session not in self.sessions:
+            raise SessionUnknown(f"no session {session}")
+        return self.sessions[session]
+
+    def _fail(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+
+def image_size(image: EncodedImage) -> tuple[int, int]:
+    if image.format is ImageFormat.RAW_RGB8:
+        if len(image.data) != image.height * image.width * 3:
+            raise InvalidImage("raw pixels do not fill the frame")
+        return image.height, image.width
+    pixels = cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR) if image.data else None
+    if pixels is None:
+        raise InvalidImage("not an image")
+    return pixels.shape[0], pixels.shape[1]
+
+
+def moved(labels: NDArray[np.uint8], frame_index: int) -> NDArray[np.uint8]:
+    """The label map that the fake answers to frame `frame_index` of a session that began with `labels`."""
+    return np.roll(labels, frame_index, axis=1)
+
+
+def object_ids(labels: NDArray[np.uint8]) -> tuple[int, ...]:
+    return tuple(int(value) for value in np.unique(labels) if value)
+
+
+def answer(session: FakeSession, frame_index: int) -> Answer:
+    labels = moved(session.labels, frame_index)
+    height, width = labels.shape
+    mask_format = session.options.mask_format
+    return Answer(
+        frame_index=frame_index,
+        mask=labels.tobytes() if mask_format is MaskFormat.RAW else indexed_png(labels),
+        mask_format=mask_format,
+        height=height,
+        width=width,
+        objects=tuple(
+            ObjectReport(object_id, int((labels == object_id).sum()), (1, 2, 3, 4), 0.75)
+            for object_id in object_ids(labels)
+        ),
+        compute_ms=1.5,
+    )
+
+
+def indexed_png(labels: NDArray[np.uint8]) -> bytes:
+    image = Image.fromarray(labels)
+    image.putpalette([value for index in range(256) for value in (index, 255 - index, 7)])
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,129 @@
+"""A real uvicorn server on a free port over a scripted engine, and HTTP clients for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+import pytest
+
+from service.core.errors import FrameGap, InvalidImage
+from service.core.ports import Delivered, Opened
+from service.core.types import (
+    Answer,
+    Durability,
+    EncodedImage,
+    MaskFormat,
+    ModelInfo,
+    ObjectReport,
+    SessionId,
+    SessionInfo,
+    SessionOptions,
+    StateSpec,
+)
+from service.transport.rest import create_app, running_rest
+
+SESSION = SessionId("A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6")
+LIMIT = 100_000
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """One call of segment, as the engine saw it."""
+
+    session: str
+    index: int
+    frame: EncodedImage
+    durability: Durability
+    received_through: int | None
+
+
+class ScriptedEngine:
+    """Keeps the frame order of one session; b"bad" is not an image. The next call raises `failure`.
+    `gates[i]`: frame i is answered only once its event is set."""
+
+    def __init__(self) -> None:
+        self.failure: Exception | None = None
+        self.opened: list[tuple[EncodedImage, EncodedImage, SessionOptions]] = []
+        self.segmented: list[Segmented] = []
+        self.deleted: list[SessionId] = []
+        self.gates: dict[int, asyncio.Event] = {}
+        self.mask_format = MaskFormat.PNG
+        self.info = SessionInfo(SESSION, "fake", "d1", 4, 6, (1, 7), 1, 0, 60.0)
+
+    def _fail(self) -> None:
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
+
+    async def open(self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions) -> Opened:
+        self._fail()
+        self.opened.append((frame, mask, options))
+        return Opened(self.info, state_bytes=1234)
+
+    async def segment(
+        self,
+        session: SessionId,
+        frame_index: int,
+        frame: EncodedImage,
+        *,
+        durability: Durability,
+        received_through: int | None = None,
+    ) -> Delivered:
+        self._fail()
+        self.segmented.append(Segmented(session, frame_index, frame, durability, received_through))
+        if frame_index != self.info.next_frame:
+            raise FrameGap(
+                f"expected frame {self.info.next_frame}, got {frame_index}", expected=self.info.next_frame
+            )
+        self.info = replace(self.info, next_frame=frame_index + 1)
+        if frame_index in self.gates:
+            await self.gates[frame_index].wait()
+        if frame.data == b"bad":
+            raise InvalidImage("not a JPEG, PNG or WebP file")
+        objects = (ObjectReport(1, 3, (1, 2, 3, 1), 0.75), ObjectReport(7, 0, (0, 0, 0, 0), 0.0))
+        answer = Answer(frame_index, b"mask %d" % frame_index, self.mask_format, 4, 6, objects, 12.5)
+        return Delivered(answer, committed_frame=frame_index)
+
+    async def describe(self, session: SessionId) -> SessionInfo:
+        self._fail()
+        return self.info
+
+    async def delete(self, session: SessionId) -> None:
+        self._fail()
+        self.deleted.append(session)
+
+    async def ready(self) -> None:
+        self._fail()
+
+    def models(self) -> Sequence[ModelInfo]:
+        state = StateSpec("rnn_h", (32, "H/16", "W/16"), "float16", False)
+        return [ModelInfo("fake", "d1", 1024, 16, (state,), "nothing", "none", {"J": 0.5}, "CPU")]
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    return ScriptedEngine()
+
+
+@pytest.fixture
+async def port(engine: ScriptedEngine) -> AsyncIterator[int]:
+    app = create_app(
+        engine, max_image_bytes=LIMIT, metrics=lambda: b"frames_total 3\n", version="9.9", stream_window=4
+    )
+    async with running_rest(app, "127.0.0.1", 0, max_message_bytes=LIMIT, drain_s=5) as port:
+        yield port
+
+
+@pytest.fixture
+async def http(port: int) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+        yield client
+
+
+@pytest.fixture
+def form() -> dict[str, Any]:
+    return {"frame": ("f.jpg", b"frame", "image/jpeg"), "mask": ("m.png", b"mask", "image/png")}

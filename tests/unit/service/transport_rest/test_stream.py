@@ -1,0 +1,175 @@
+"""The WebSocket: order, numbering, errors in place, refusals at the handshake."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from service.core.errors import InvalidOption, SessionExpired, Unavailable
+from service.core.types import Durability, ImageFormat
+
+from .conftest import LIMIT, SESSION, ScriptedEngine
+
+
+def url(port: int, query: str = "", session: str = SESSION) -> str:
+    return f"ws://127.0.0.1:{port}/v1/sessions/{session}/stream{query}"
+
+
+async def answer(socket: ClientConnection) -> tuple[dict[str, Any], bytes | None]:
+    said = json.loads(await asyncio.wait_for(socket.recv(decode=True), 10))
+    mask = None if "reason" in said else await asyncio.wait_for(socket.recv(decode=False), 10)
+    return said, mask
+
+
+async def test_each_message_is_the_next_frame(port: int, engine: ScriptedEngine) -> None:
+    async with connect(url(port)) as socket:
+        for index in (1, 2, 3):
+            await socket.send(b"jpeg %d" % index)
+            said, mask = await answer(socket)
+            assert (said["frame_index"], said["committed_frame"], mask) == (index, index, b"mask %d" % index)
+    assert said["objects"][0] == {
+        "object_id": 1,
+        "area": 3,
+        "box": [1, 2, 3, 1],
+        "confidence": 0.75,
+        "visible": True,
+    }
+    assert [call.frame.data for call in engine.segmented] == [b"jpeg 1", b"jpeg 2", b"jpeg 3"]
+    assert {call.durability for call in engine.segmented} == {Durability.RELAXED}
+    assert [call.received_through for call in engine.segmented] == [0, 1, 2]
+
+
+async def test_answers_keep_the_order_of_the_frames(port: int, engine: ScriptedEngine) -> None:
+    engine.gates[1] = asyncio.Event()
+    async with connect(url(port)) as socket:
+        for index in (1, 2, 3):
+            await socket.send(b"%d" % index)
+        while len(engine.segmented) < 3:
+            await asyncio.sleep(0.01)
+        engine.gates[1].set()
+        assert [(await answer(socket))[1] for _ in range(3)] == [b"mask 1", b"mask 2", b"mask 3"]
+    assert [call.index for call in engine.segmented] == [1, 2, 3]
+    assert {call.received_through for call in engine.segmented} == {0}  # no mask was sent before they came
+
+
+async def test_a_fast_sender_is_held_to_the_window(port: int, engine: ScriptedEngine) -> None:
+    engine.gates[1] = asyncio.Event()
+    async with connect(url(port)) as socket:
+        for index in range(1, 21):
+            await socket.send(b"%d" % index)
+        await asyncio.sleep(0.2)
+        assert len(engine.segmented) <= 6  # window 4, one being answered, one waiting for a place
+        engine.gates[1].set()
+        assert [(await answer(socket))[0]["frame_index"] for _ in range(20)] == list(range(1, 21))
+
+
+async def test_a_bad_frame_is_answered_in_place_and_the_stream_goes_on(
+    port: int, engine: ScriptedEngine
+) -> None:
+    async with connect(url(port)) as socket:
+        for data in (b"ok", b"bad", b"ok"):
+            await socket.send(data)
+        assert (await answer(socket))[1] == b"mask 1"
+        problem, mask = await answer(socket)
+        assert (problem["reason"], problem["status"], problem["frame_index"], mask) == (
+            "INVALID_IMAGE",
+            400,
+            2,
+            None,
+        )
+        assert (await answer(socket))[1] == b"mask 3"
+
+
+async def test_text_is_refused_and_takes_no_index(port: int) -> None:
+    async with connect(url(port)) as socket:
+        await socket.send("hello")
+        assert (await answer(socket))[0]["reason"] == InvalidOption.reason
+        await socket.send(b"ok")
+        assert (await answer(socket))[1] == b"mask 1"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(Unavailable("store away"), "UNAVAILABLE"), (KeyError("secret"), "INTERNAL")]
+)
+async def test_after_a_failure_of_the_service_the_same_frame_is_expected(
+    port: int, engine: ScriptedEngine, error: Exception, reason: str
+) -> None:
+    async with connect(url(port)) as socket:
+        engine.failure = error
+        await socket.send(b"1")
+        problem, _ = await answer(socket)
+        assert (problem["reason"], problem["frame_index"]) == (reason, 1)
+        assert "secret" not in str(problem)
+        await socket.send(b"1 again")
+        assert (await answer(socket))[1] == b"mask 1"
+        await socket.send(b"2")
+        assert (await answer(socket))[1] == b"mask 2"
+
+
+async def test_a_caller_says_where_it_left_off(port: int, engine: ScriptedEngine) -> None:
+    async with connect(url(port, "?durability=strict&received_through=0")) as socket:
+        await socket.send(b"1")
+        assert (await answer(socket))[1] == b"mask 1"
+    assert (engine.segmented[0].durability, engine.segmented[0].received_through) == (Durability.STRICT, 0)
+
+
+async def test_raw_frames(port: int, engine: ScriptedEngine) -> None:
+    async with connect(url(port, "?height=4&width=6")) as socket:
+        await socket.send(bytes(72))
+        await answer(socket)
+    frame = engine.segmented[0].frame
+    assert (frame.format, frame.height, frame.width) == (ImageFormat.RAW_RGB8, 4, 6)
+
+
+@pytest.mark.parametrize(
+    ("session", "query", "error", "status"),
+    [
+        (SESSION, "", SessionExpired("too late"), 410),
+        ("short", "", None, 404),
+        (SESSION, "?durability=never", None, 400),
+    ],
+)
+async def test_a_stream_that_cannot_be_is_refused_with_its_problem(
+    port: int, engine: ScriptedEngine, session: str, query: str, error: Exception | None, status: int
+) -> None:
+    engine.failure = error
+    with pytest.raises(InvalidStatus) as refused:
+        async with connect(url(port, query, session)):
+            pass
+    response = refused.value.response
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    assert json.loads(response.body)["status"] == status
+
+
+async def test_a_message_that_is_too_large_closes_the_socket_and_spares_the_session(
+    port: int, engine: ScriptedEngine
+) -> None:
+    async with connect(url(port)) as socket:
+        await socket.send(bytes(LIMIT + 1))
+        with pytest.raises(ConnectionClosed) as closed:
+            await asyncio.wait_for(socket.recv(), 10)
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 1009
+    async with connect(url(port)) as socket:
+        await socket.send(b"1")
+        assert (await answer(socket))[1] == b"mask 1"
+
+
+async def test_a_caller_that_leaves_does_not_break_the_frames_it_sent(
+    port: int, engine: ScriptedEngine
+) -> None:
+    engine.gates[1] = asyncio.Event()
+    async with connect(url(port)) as socket:
+        await socket.send(b"1")
+        await socket.send(b"2")
+        while len(engine.segmented) < 2:
+            await asyncio.sleep(0.01)
+    engine.gates[1].set()
+    async with connect(url(port)) as socket:
+        await socket.send(b"3")
+        assert (await answer(socket))[0]["frame_index"] == 3
