@@ -175,7 +175,7 @@ class _Fish:
             swell = 1 + size * self._beat(t, times, which) * np.cos(math.pi * order / 1.2 * u)
             v = np.asarray(v / swell, np.float32)
         # The fins swing to and fro.
-        u = u + 0.25 * self._beat(t, 5.5, 0) * np.maximum(np.abs(v) - 0.33, 0)
+        u = np.asarray(u + 0.25 * self._beat(t, 5.5, 0) * np.maximum(np.abs(v) - 0.33, 0), np.float32)
         texels = self.skin.shape[1] / 2 / paint.SKIN_REACH[0]
         column, row = (u + paint.SKIN_REACH[0]) * texels, (v + paint.SKIN_REACH[1]) * texels
         return np.asarray(cv2.remap(self.skin, column, row, cv2.INTER_LINEAR), np.uint8)

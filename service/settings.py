@@ -1,17 +1,16 @@
-"""Settings: what the environment says, read here and nowhere else. `S2SPP_HTTP_PORT=8080`, `REDIS_URL=...`, and so on;
-the command line's options override them."""
+"""Settings: what the environment says, read here and nowhere else. The command line overrides it."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _PREFIX = "S2SPP_"
-Port = Field(ge=0, le=65535)
 
 
 class SettingsError(ValueError):
@@ -24,20 +23,29 @@ def _state_folder() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "state") / "s2spp"
 
 
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True, populate_by_name=True)
+    """What the server and the in-process engine can be told. Each field `x` is the variable `S2SPP_X`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, populate_by_name=True
+    )
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every network")
     http_port: int = Field(8000, ge=0, le=65535, description="Port of REST and WebSocket; 0 for any free one")
     grpc_port: int = Field(50051, ge=0, le=65535, description="Port of gRPC; 0 for any free one")
-    data_dir: Path = Field(
+    data_dir: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
         default_factory=_state_folder,
         description="Folder of the embedded Redis and of server.json; one server at a time. "
         "Default: $XDG_STATE_HOME/s2spp, else ~/.local/state/s2spp",
     )
     redis_url: str | None = Field(
         None,
-        validation_alias=AliasChoices("redis_url", "S2SPP_REDIS_URL", "REDIS_URL"),
+        pattern="^(redis|rediss|unix)://",
+        validation_alias="REDIS_URL",
         description="A Redis that runs elsewhere, in place of the embedded one: redis://, rediss:// or unix://",
     )
     bundle: str = Field("s2spp-light", description="Model bundle: a folder, or the name of a shipped one")
@@ -52,18 +60,31 @@ class Settings(BaseSettings):
     window: PositiveInt = Field(16, description="Frames of one stream that may be under way")
     drain_s: PositiveFloat = Field(10, description="Seconds that running requests get when the server stops")
 
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged")
-    log_format: Literal["console", "json"] = Field("console", description="Log lines for people or for machines")
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        "info", description="Least level logged"
+    )
+    log_format: Annotated[Literal["console", "json"], BeforeValidator(_lower)] = Field(
+        "console", description="Log lines for people, or for machines"
+    )
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
-        """The environment, and on top of it `overrides` that are not None. Raises SettingsError."""
+        """The environment, and over it those `overrides` that are not None. Raises SettingsError."""
         try:
             return cls(**{name: value for name, value in overrides.items() if value is not None})
         except ValidationError as error:
-            raise SettingsError("; ".join(_told(fault, overrides) for fault in error.errors())) from error
+            raise SettingsError("; ".join(map(_told, error.errors()))) from error
 
 
-def variable(name: str) -> str:
+def variable(field: str) -> str:
     """The environment variable of a setting."""
-    return "REDIS_URL" if name == "redis_url" else _PREFIX + name.upper()
+    return "REDIS_URL" if field == "redis_url" else _PREFIX + field.upper()
+
+
+def _told(fault: ErrorDetails) -> str:
+    name = str(fault["loc"][0])
+    shown = name if name.isupper() else variable(name)
+    if fault["type"] == "extra_forbidden":
+        return f"there is no setting {name!r}"
+    secret = shown.endswith("REDIS_URL")  # may hold a password
+    return f"{shown}{'' if secret else '=' + str(fault['input'])}: {fault['msg']}"

@@ -1,7 +1,8 @@
 """What a picture file says of itself, read before a single pixel is decoded or allocated.
 
-A file's kind is told by its signature, never by a name or a content type. Size and EXIF come from the container; a PNG
-is walked to its end with every checksum verified, because decoders forgive a cut or damaged one in different ways.
+A file's kind is told by its signature, never by a name or a content type. Size and EXIF come from the
+container; a PNG is walked to its end with every checksum verified, because decoders forgive a damaged one in
+different ways.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def read_header(data: bytes, what: str) -> Header:
         raise InvalidImage(f"the {what} is empty: 0 bytes")
     try:
         if data.startswith(b"\xff\xd8\xff"):
-            return _read_jpeg(data)
+            return _read_jpeg(data, what)
         if data.startswith(_PNG_SIGNATURE):
             return _read_png(data)
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -61,7 +62,8 @@ def read_header(data: bytes, what: str) -> Header:
         raise InvalidImage(f"the {what} is cut short: its file ends too early") from error
     except ValueError as error:
         raise InvalidImage(f"the {what} is damaged: {error}") from error
-    kind = next((name for start, name in _OTHER_KINDS.items() if data.startswith(start)), "an unknown kind of file")
+    others = (name for start, name in _OTHER_KINDS.items() if data.startswith(start))
+    kind = next(others, "not a known picture")
     raise UnsupportedMedia(f"the {what} is {kind}; send JPEG, PNG, WebP or raw RGB8")
 
 
@@ -75,12 +77,12 @@ def check_pixels(height: int, width: int, limits: ImageLimits, what: str) -> Non
         raise InvalidImage(f"the {what} has no pixels: its size is {width} x {height}")
     if height * width > limits.max_pixels:
         raise InputTooLarge(
-            f"the {what} is {width} x {height}, {height * width} pixels; at most {limits.max_pixels} are taken"
+            f"the {what} is {width} x {height}: more than the {limits.max_pixels} pixels that are taken"
         )
 
 
 def orientation(exif: bytes) -> int:
-    """EXIF orientation 1..8. 1 (upright) where there is none or the EXIF block is broken: the pixels are still good."""
+    """EXIF orientation 1..8; 1 (upright) where there is none, or a broken EXIF block: the pixels are good."""
     tiff = exif.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None:
@@ -97,7 +99,7 @@ def orientation(exif: bytes) -> int:
     return 1
 
 
-def _read_jpeg(data: bytes) -> Header:
+def _read_jpeg(data: bytes, what: str) -> Header:
     size: list[int] | None = None
     exif, at = b"", 2
     while True:
@@ -118,7 +120,7 @@ def _read_jpeg(data: bytes) -> Header:
         if marker in _JPEG_FRAME_HEADERS and size is None:
             precision, *size = struct.unpack_from(">BHH", data, at + 3)
             if precision != 8:
-                raise UnsupportedMedia(f"a JPEG of {precision} bits a sample is not read; send 8 bits, or a PNG")
+                raise UnsupportedMedia(f"the {what} is a {precision}-bit JPEG; send one of 8 bits, or a PNG")
         if marker == 0xE1 and data.startswith(b"Exif\0\0", at + 3) and not exif:
             exif = data[at + 3 : at + 1 + length]
         at += 1 + length

@@ -3,8 +3,8 @@
 What pixel values mean:
 
 - An indexed PNG: its palette indices are the object ids, whatever the colours.
-- Grey (8 or 16 bits, or colour with equal channels; alpha ignored) and raw bytes: the values are the object ids, except
-  that a mask of nothing but 0 and the largest value (255, 65535, or 1 bit) is object 1.
+- Grey (8 or 16 bits, or colour with equal channels; alpha ignored) and raw bytes: the values are the object
+  ids, except that a mask of nothing but 0 and the largest value (255, 65535, or 1 bit) is object 1.
 - Colours, JPEG and WebP are refused: they hold colours, not ids, or do not keep them exactly.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +26,7 @@ from service.core.types import EncodedImage, ImageFormat, LabelMap, MaskFormat
 from service.imaging.frame import decode_with_opencv, raw_pixels, upright
 from service.imaging.header import ImageLimits, Kind, check_bytes, check_pixels, read_header
 
-_HOW_TO_SAVE = "save it as an indexed PNG (palette indices are the object ids) or a grey 8-bit PNG of object ids"
+_HOW_TO_SAVE = "save it as an indexed PNG whose indices are the object ids, or as a grey 8-bit PNG of them"
 _IDAT_LEVEL = 1
 
 
@@ -44,7 +45,7 @@ def decode_mask(image: EncodedImage, limits: ImageLimits) -> LabelMap:
         raise UnsupportedMedia(f"a {header.kind} mask does not keep object ids exactly; {_HOW_TO_SAVE}")
     check_pixels(header.height, header.width, limits, "mask")
     pixels = decode_with_opencv(image.data, cv2.IMREAD_UNCHANGED, "mask")
-    # OpenCV is the strict decoder, but turns indices into colours: Pillow reads those of a file that OpenCV passed.
+    # OpenCV is the strict decoder, but turns indices into colours: Pillow gives those of a file that passed.
     labels = _palette_indices(image.data) if header.indexed else _object_ids(pixels)
     return upright(labels, header, "mask")
 
@@ -62,15 +63,15 @@ def _palette_indices(data: bytes) -> LabelMap:
         raise InvalidImage(f"the mask cannot be decoded: {error}") from error
 
 
-def _object_ids(pixels: NDArray[np.generic]) -> LabelMap:
+def _object_ids(pixels: NDArray[np.integer[Any]]) -> LabelMap:
     values = pixels
     if pixels.ndim == 3:
         values = pixels[..., 0]
         if any((pixels[..., channel] != values).any() for channel in (1, 2)):
             raise InvalidMask(f"the mask is a colour picture, and colours are not object ids; {_HOW_TO_SAVE}")
-    largest = np.iinfo(values.dtype).max
-    if ((values == 0) | (values == largest)).all():
-        return (values == largest).astype(np.uint8)
+    largest = values == np.iinfo(values.dtype).max
+    if bool((largest | (values == 0)).all()):
+        return np.asarray(largest, np.uint8)
     if int(values.max()) > 255:
         raise InvalidMask(f"the mask has the value {values.max()}, object ids are 1 to 255; {_HOW_TO_SAVE}")
     return values.astype(np.uint8)
@@ -81,9 +82,9 @@ def _indexed_png(labels: LabelMap) -> bytes:
     height, width = labels.shape
     rows = np.zeros((height, width + 1), np.uint8)  # each row begins with its filter: 0, none
     rows[:, 1:] = labels
-    # Label maps are runs of equal bytes: matching nothing but runs is as fast as it gets and packs them better too.
+    # Label maps are runs of equal bytes: to look for nothing but runs is fast, and packs them better too.
     packer = zlib.compressobj(_IDAT_LEVEL, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
-    pixels = packer.compress(rows) + packer.flush()
+    pixels = packer.compress(rows.data) + packer.flush()
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"PLTE", _PALETTE_BYTES), (b"IDAT", pixels), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, body) for kind, body in chunks)

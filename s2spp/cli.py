@@ -1,0 +1,55 @@
+"""The `s2spp` program: one command per module of s2spp.commands."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from s2spp.commands.bench import bench
+from s2spp.commands.demo import demo
+from s2spp.commands.evaluate import evaluate
+from s2spp.commands.export import export
+from s2spp.commands.segment import segment
+from s2spp.commands.serve import serve
+from s2spp.commands.train import train
+
+app = typer.Typer(
+    name="s2spp",
+    help="Video object segmentation: mark an object in the first frame, get its mask in every later one.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+for command in (serve, segment, demo, evaluate, bench, train, export):
+    app.command()(command)
+
+
+def main() -> None:
+    """Exit status 0: done; 1: it could not be done, and one line says why; 2: unusable arguments."""
+    try:
+        app()
+    except (OSError, ValueError) as error:
+        _fail(str(error))
+    except ModuleNotFoundError as error:
+        _fail(f"{error}: this command needs an extra: pip install 's2spp[{_extra(error.name or '')}]'")
+    except Exception as error:
+        # The service's own errors are meant for people; everything else is a bug and keeps its traceback.
+        if type(error).__module__.startswith("service.core"):
+            _fail(str(error))
+        raise
+
+
+def _extra(module: str) -> str:
+    return "train" if module.split(".")[0] in {"torch", "onnx", "onnxscript", "lightning_fabric", "tensorboard"} else "cpu"
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {message}")
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

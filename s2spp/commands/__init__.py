@@ -1,0 +1,1 @@
+"""One module per command of the `s2spp` program. Each imports its side of the project only when it runs."""

@@ -1,0 +1,48 @@
+"""`s2spp export`"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of `s2spp train`.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Bundle folder to write.")],
+    name: Annotated[str | None, typer.Option(help="Name of the model; default: the folder's.")] = None,
+    training_data: Annotated[str, typer.Option(help="What it was trained on, for the model card.")] = "not stated",
+    licence: Annotated[str, typer.Option(help="Terms of the weights, for the model card.")] = "not stated",
+    scores: Annotated[
+        Path | None, typer.Option(help="JSON file of `s2spp evaluate --json`: the measured J and F go in.")
+    ] = None,
+) -> None:
+    """Write a checkpoint as a model bundle (manifest, init.onnx, step.onnx) and check it against torch.
+
+    A bundle whose masks differ from torch's is not written.
+
+    Example:
+
+        s2spp export runs/light/checkpoint.pt -o bundles/s2spp-light --scores tune.json
+    """
+    from rich import print as show
+
+    from model.export import export_bundle
+    from model.export.bundle import Card
+    from model.training.checkpoint import Checkpoint
+
+    measured: dict[str, float] = {}
+    if scores is not None:
+        table = json.loads(scores.read_text())
+        measured = {f"{table['split']}/{key}": round(table[key], 4) for key in ("J", "F", "JF")}
+    report = export_bundle(
+        Checkpoint.load(checkpoint), out, name or out.name, Card(training_data, licence, measured)
+    )
+    for parity in report.parity:
+        show(
+            f"parity with torch, {parity.batch} object(s), {parity.frames} frames: probability differs by at most "
+            f"{parity.probability:.1e}, masks in {parity.pixels:.3%} of pixels"
+        )
+    show(f"[bold]{report.folder}[/]: {report.megabytes:.1f} MB, digest {report.digest[:16]}")

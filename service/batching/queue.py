@@ -1,0 +1,172 @@
+"""The step queue over one runtime. Knows arrays and the Runtime port; nothing of sessions.
+
+There is no waiting for a batch to fill: while the runtime is busy, items gather; when it is free, the oldest item
+and those that can run with it (same kind, same grid) go together. Each item owns its reply, so a caller that
+departs takes only its own item along, and an item that breaks a batch is found by running its items one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.core.errors import Unavailable
+from service.core.ports import Runtime, StepResult
+from service.core.types import ImageU8, State
+
+_Reply = TypeVar("_Reply")
+
+
+@dataclass(eq=False)
+class _Item(Generic[_Reply]):
+    """One frame [h,w,3] and what its N objects bring along: their masks (named `mask`) or their state."""
+
+    run: Callable[[Sequence[_Item[_Reply]]], list[_Reply]]
+    frame: ImageU8
+    tensors: State
+    objects: int
+    reply: asyncio.Future[_Reply]
+    queued_at: float = field(default_factory=time.perf_counter)
+
+    def joins(self, other: _Item[_Reply]) -> bool:
+        return self.run == other.run and self.frame.shape == other.frame.shape
+
+
+class BatchingQueue:
+    """The StepQueue port, for one event loop. Runtime calls run in one thread of the queue's own, with at most
+    `max_objects` objects in a batch (an item with more runs alone)."""
+
+    def __init__(self, runtime: Runtime, max_objects: int) -> None:
+        self._runtime = runtime
+        self._max_objects = max_objects
+        self._changing = [state.name for state in runtime.info.states if not state.constant]
+        self._pending: deque[_Item[Any]] = deque()
+        self._worker: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="s2spp-runtime")
+        self._closed = False
+
+    async def initialise(self, frame: ImageU8, masks: NDArray[np.uint8]) -> State:
+        """State of the N objects of `masks` [N,h,w] (0/1) on `frame` [h,w,3]."""
+        reply: asyncio.Future[State] = asyncio.get_running_loop().create_future()
+        self._put(_Item(self._initialise_batch, frame, {"mask": masks}, len(masks), reply))
+        return await reply
+
+    async def step(self, frame: ImageU8, state: State) -> StepResult:
+        """One step of the N objects of `state` on `frame` [h,w,3]; the result holds these N only."""
+        reply: asyncio.Future[StepResult] = asyncio.get_running_loop().create_future()
+        objects = len(next(iter(state.values())))
+        self._put(_Item(self._step_batch, frame, state, objects, reply))
+        return await reply
+
+    async def close(self) -> None:
+        """Lets the running batch end and answer; what waits gets Unavailable."""
+        self._closed = True
+        while self._pending:
+            item = self._pending.popleft()
+            if not item.reply.done():
+                item.reply.set_exception(_closing())
+        if self._worker is not None:
+            await asyncio.wait({self._worker})
+        self._thread.shutdown()
+
+    def _put(self, item: _Item[Any]) -> None:
+        if self._closed:
+            raise _closing()
+        self._pending.append(item)
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+
+    async def _work(self) -> None:
+        while batch := self._next_batch():
+            await self._answer(batch)
+
+    def _next_batch(self) -> list[_Item[Any]]:
+        """The oldest item and, in order of arrival, those that can run with it. Empty when nothing waits."""
+        batch: list[_Item[Any]] = []
+        others: deque[_Item[Any]] = deque()
+        objects = 0
+        while self._pending:
+            item = self._pending.popleft()
+            if item.reply.done():
+                continue
+            if batch and not (batch[0].joins(item) and objects + item.objects <= self._max_objects):
+                others.append(item)
+                continue
+            batch.append(item)
+            objects += item.objects
+        self._pending = others
+        return batch
+
+    async def _answer(self, batch: list[_Item[_Reply]]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            replies = await loop.run_in_executor(self._thread, batch[0].run, batch)
+        except Exception as error:
+            if len(batch) > 1:
+                for item in batch:
+                    if not item.reply.done():
+                        await self._answer([item])
+            elif not batch[0].reply.done():
+                batch[0].reply.set_exception(error)
+            return
+        for item, reply in zip(batch, replies, strict=True):
+            if not item.reply.done():
+                item.reply.set_result(reply)
+
+    def _initialise_batch(self, batch: Sequence[_Item[State]]) -> list[State]:
+        frames, frame_row = _stack_frames(batch)
+        masks = _join([item.tensors for item in batch])["mask"]
+        state = self._runtime.initialise(frames, np.asarray(masks, np.uint8), frame_row)
+        return _split(state, batch)
+
+    def _step_batch(self, batch: Sequence[_Item[StepResult]]) -> list[StepResult]:
+        began = time.perf_counter()
+        frames, frame_row = _stack_frames(batch)
+        result = self._runtime.step(frames, frame_row, _join([item.tensors for item in batch]))
+        # Constant states stay each session's own arrays: nothing to copy, and one array for ever.
+        changed = _split({name: result.state[name] for name in self._changing}, batch)
+        probabilities = _split({"probability": result.probability}, batch)
+        return [
+            replace(
+                result,
+                probability=np.asarray(probability["probability"], np.float32),
+                state={**item.tensors, **state},
+                queue_ms=(began - item.queued_at) * 1e3,
+            )
+            for item, state, probability in zip(batch, changed, probabilities, strict=True)
+        ]
+
+
+def _stack_frames(batch: Sequence[_Item[_Reply]]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Frames [F,h,w,3] and, for each object, the row of its frame. A single frame is not copied."""
+    frames = batch[0].frame[None] if len(batch) == 1 else np.stack([item.frame for item in batch])
+    return frames, np.repeat(np.arange(len(batch), dtype=np.int64), [item.objects for item in batch])
+
+
+def _join(parts: Sequence[State]) -> State:
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _split(tensors: State, batch: Sequence[_Item[_Reply]]) -> list[State]:
+    """Each item's rows of [N,...]. Copies: a view would keep the whole batch alive with any one of its sessions."""
+    if len(batch) == 1:
+        return [tensors]
+    ends = np.cumsum([item.objects for item in batch])
+    return [
+        {name: tensor[end - item.objects : end].copy() for name, tensor in tensors.items()}
+        for item, end in zip(batch, ends, strict=True)
+    ]
+
+
+def _closing() -> Unavailable:
+    return Unavailable("the server is shutting down; try again in a moment")

@@ -1,0 +1,64 @@
+"""Sessions in this process's own memory: for commands that run the engine in process, and for tests."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from service.core.errors import SessionExpired, SessionUnknown
+from service.core.ports import Clock
+from service.core.types import SessionId, Snapshot
+
+
+@dataclass
+class _Kept:
+    """`snapshot` None: the session has expired; that it was there is remembered."""
+
+    snapshot: Snapshot | None
+    until: float
+
+
+class MemorySessionStore:
+    """The SessionStore port without a store: nothing outlives the process. Snapshots are kept as they are, for
+    their arrays are never written to."""
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._sessions: dict[SessionId, _Kept] = {}
+
+    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool) -> None:
+        """With `constant` False raises SessionUnknown or SessionExpired when the session is gone."""
+        if not constant:
+            snapshot = replace(snapshot, state_constant=self._get(snapshot.session).state_constant)
+        self._sessions[snapshot.session] = _Kept(snapshot, self._clock() + ttl_s)
+
+    async def load(self, session: SessionId) -> Snapshot:
+        return self._get(session)
+
+    async def touch(self, session: SessionId, ttl_s: float) -> None:
+        self._get(session)
+        self._sessions[session].until = self._clock() + ttl_s
+
+    async def delete(self, session: SessionId) -> None:
+        self._get(session)
+        del self._sessions[session]
+
+    async def ping(self) -> None:
+        """Always there."""
+
+    def _get(self, session: SessionId) -> Snapshot:
+        self._forget_expired()
+        kept = self._sessions.get(session)
+        if kept is None:
+            raise SessionUnknown(
+                f"no session {session} is known; it was deleted, or never opened", session=session
+            )
+        if kept.snapshot is None:
+            raise SessionExpired(f"session {session} has expired; open a new one", session=session)
+        return kept.snapshot
+
+    def _forget_expired(self) -> None:
+        now = self._clock()
+        for kept in self._sessions.values():
+            if kept.until <= now:
+                kept.snapshot = None

@@ -1,0 +1,118 @@
+"""What a server offers beside its service: health, reflection, limits, an end with grace."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from s2spp.v1 import segmentation_pb2 as pb
+from service.core.errors import Unavailable
+from service.transport.grpc import GrpcServer, start_grpc
+from tests.fakes.engine import FakeEngine
+from tests.fakes.messages import create_request, frame_request, open_request, raw_image
+from tests.fakes.waiting import PATIENCE_S, until
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def health(channel: grpc.aio.Channel, service: str) -> Any:
+    stub = health_pb2_grpc.HealthStub(channel)
+    return (await stub.Check(health_pb2.HealthCheckRequest(service=service))).status
+
+
+async def health_becomes(channel: grpc.aio.Channel, wanted: Any) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while await health(channel, "s2spp.v1.Segmentation") != wanted:
+            await asyncio.sleep(0.01)
+
+
+async def test_health_of_the_service_follows_the_engine_and_the_process_stays_alive(
+    engine: FakeEngine, channel: grpc.aio.Channel
+) -> None:
+    assert await health(channel, "s2spp.v1.Segmentation") == SERVING
+    engine.failure = Unavailable("the store is away")
+    await health_becomes(channel, NOT_SERVING)
+    assert await health(channel, "") == SERVING
+    engine.failure = RuntimeError("a defect")
+    await health_becomes(channel, NOT_SERVING)
+    engine.failure = None
+    await health_becomes(channel, SERVING)
+
+
+async def test_a_server_that_starts_without_its_store_never_says_serving(engine: FakeEngine) -> None:
+    engine.failure = Unavailable("the store is away")
+    server = await start_grpc(engine)
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            assert await health(channel, "s2spp.v1.Segmentation") == NOT_SERVING
+    finally:
+        await server.stop(0)
+
+
+async def test_reflection_lists_and_describes_the_service(channel: grpc.aio.Channel) -> None:
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    requests = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="s2spp.v1.Segmentation"),
+    ]
+    listed, described = [answer async for answer in stub.ServerReflectionInfo(iter(requests))]
+    names = {service.name for service in listed.list_services_response.service}
+    assert {"s2spp.v1.Segmentation", "grpc.health.v1.Health"} <= names
+    assert described.file_descriptor_response.file_descriptor_proto
+
+
+async def test_a_message_beyond_the_limit_is_refused_and_the_server_goes_on(stub: Any) -> None:
+    request = create_request()
+    request.frame.CopyFrom(raw_image(0, 1000, 1000))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.CreateSession(request)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert (await stub.CreateSession(create_request())).session.next_frame == 1
+
+
+async def test_a_taken_port_is_an_error(engine: FakeEngine, server: GrpcServer) -> None:
+    with pytest.raises(OSError, match=str(server.port)):
+        await start_grpc(engine, f"127.0.0.1:{server.port}")
+
+
+async def test_stopping_lets_a_call_under_way_finish_and_takes_no_new_one(
+    engine: FakeEngine, server: GrpcServer, stub: Any
+) -> None:
+    engine.hold(1)
+    call = stub.Track(timeout=PATIENCE_S)
+    await call.write(open_request())
+    await call.write(frame_request(1))
+    await until(lambda: engine.in_flight == 1)
+    stopping = asyncio.create_task(server.stop(PATIENCE_S))
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                await stub.GetModel(pb.GetModelRequest())
+            except grpc.aio.AioRpcError as refused:
+                assert refused.code() is grpc.StatusCode.UNAVAILABLE
+                break
+    engine.release(1)
+    await call.done_writing()
+    events = [event async for event in call]
+    assert events[-1].mask.frame_index == 1
+    await stopping
+
+
+async def test_stopping_cancels_what_outlasts_the_grace(
+    engine: FakeEngine, server: GrpcServer, stub: Any
+) -> None:
+    engine.hold(1)
+    call = stub.Track(timeout=PATIENCE_S)
+    await call.write(open_request())
+    await call.write(frame_request(1))
+    await until(lambda: engine.in_flight == 1)
+    async with asyncio.timeout(PATIENCE_S):
+        await server.stop(0)
+    await until(lambda: engine.in_flight == 0)
+    assert engine.cancelled == 1
