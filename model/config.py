@@ -30,6 +30,10 @@ class DistanceConfig:
     bin_size: int = 1
     kind: DistanceKind = "classes"
 
+    def __post_init__(self) -> None:
+        if self.radius < 1 or self.bin_size < 1 or 2 * self.radius % self.bin_size:
+            raise ValueError(f"bins of {self.bin_size} pixels do not divide -{self.radius} .. {self.radius}")
+
     @property
     def classes(self) -> int:
         """2 R / s + 2 classes; one value when the distance is regressed."""
@@ -38,7 +42,8 @@ class DistanceConfig:
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """Beyond the paper: the current frame attends to the first frame (constant state) and to the previous frame."""
+    """Beyond the paper: the current frame attends to the first frame (constant state) and to the previous frame,
+    and what it reads goes into the memory of `stride`."""
 
     stride: int = 16
     key_channels: int = 64
@@ -81,6 +86,28 @@ class NetworkConfig:
             raise ValueError(f"memories go from stride 32 to finer ones, each once; got strides {strides}")
         if not 1 <= len(self.decoder) <= 5:
             raise ValueError(f"the decoder has 1 to 5 stages, got {len(self.decoder)}")
+        if not set(strides) <= {32 >> stage for stage in range(len(self.decoder))}:
+            raise ValueError(
+                f"{len(self.decoder)} decoder stages do not reach every memory of strides {strides}"
+            )
+        if self.multiple % 32:
+            raise ValueError(
+                f"frames are multiples of the encoder's stride, 32; got multiple {self.multiple}"
+            )
+        self._check_attention(strides)
+
+    def _check_attention(self, strides: list[int]) -> None:
+        attention = self.attention
+        if attention is None:
+            return
+        if self.recurrence != "convlstm":
+            raise ValueError("attention reads what the initializer made; mask guidance has no initializer")
+        if attention.stride not in strides:
+            raise ValueError(
+                f"attention at stride {attention.stride} needs a memory there; memories: {strides}"
+            )
+        if not (attention.reference or attention.previous):
+            raise ValueError("attention to neither the first nor the previous frame: leave it out (None)")
 
     @property
     def output_stride(self) -> int:

@@ -1,12 +1,14 @@
-"""Writes the Python stubs of the gRPC contract. Run `python proto/generate.py` after changing a .proto file.
+"""Writes the Python stubs of the gRPC contract. Run `python proto/generate.py` after changing a .proto file;
+`--lint` checks those files with buf instead, and writes nothing.
 
-protoc comes with grpcio-tools, the .pyi types from mypy-protobuf; both are in the `dev` extra.
+protoc comes with grpcio-tools, the .pyi types from mypy-protobuf, buf with buf-bin: all in the `dev` extra.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -26,8 +28,6 @@ def generate(out: Path) -> list[Path]:
     except ImportError as error:
         raise RuntimeError("generating stubs needs the dev extra: pip install -e '.[dev]'") from error
 
-    # protoc looks for the mypy plugins on the PATH, where they are only while the environment is active.
-    os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
     sources = sorted((PROTO / "s2spp").rglob("*.proto"))
     includes = [PROTO, PROTO / "third_party", Path(grpc_tools.__file__).parent / "_proto"]
     outputs = ("python", "grpc_python", "mypy", "mypy_grpc")
@@ -42,11 +42,22 @@ def generate(out: Path) -> list[Path]:
     return sorted(written)
 
 
+def lint() -> int:
+    """buf's exit status: 0 when the .proto files keep its STANDARD rules. Needs no network."""
+    return subprocess.run(["buf", "lint", str(PROTO)], check=False).returncode
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=PROTO.parent, help="where s2spp/v1/ goes")
+    parser.add_argument("--lint", action="store_true", help="check the .proto files, write nothing")
+    arguments = parser.parse_args()
+    # buf, and the plugins that protoc looks for, are on the PATH only while the environment is active.
+    os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
+    if arguments.lint:
+        return lint()
     try:
-        written = generate(parser.parse_args().out)
+        written = generate(arguments.out)
     except RuntimeError as error:
         print(error, file=sys.stderr)
         return 1

@@ -190,7 +190,8 @@ class _Pond:
     def __init__(self, size: tuple[int, int], step: float, rng: np.random.Generator) -> None:
         height, width = size
         self._size, self._step, self._rng = size, step, rng
-        self._unit = unit = math.sqrt(height * width / (480 * 854))
+        # As large as 854 x 480 of the same area, but the fish's way stays in sight in a tall or a flat frame.
+        self._unit = unit = min(math.sqrt(height * width / (480 * 854)), width / 720, height / 430)
         self._shake = rng.uniform(0, 1, (2, 2))
         extent = [
             (int(height + 110 * unit), int(width + (depth * CAMERA_WAY + 40) * unit))

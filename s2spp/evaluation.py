@@ -8,13 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from model.data.davis import DavisDataset
 from model.data.sequence import Sequence
 from model.data.youtube_vos import YoutubeVosDataset
 from model.metrics import DatasetScore, SequenceScore, score_sequence
-from s2spp.overlay import PALETTE
 
 Labels = NDArray[np.uint8]
 Tracker = Callable[[Iterable[NDArray[np.uint8]], Labels], Iterator[Labels]]
@@ -81,14 +79,6 @@ def score(
                 yield labels, truth
 
     return Scored(score_sequence(sequence.name, pairs()), frame_j)
-
-
-def save_labels(path: Path, labels: Labels) -> None:
-    """Indexed PNG with the DAVIS palette: the layout in which both benchmarks take results."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(labels, mode="P")
-    image.putpalette(PALETTE.tobytes())
-    image.save(path)
 
 
 def table(split: str, model: str, scores: list[SequenceScore]) -> dict[str, object]:

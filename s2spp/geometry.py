@@ -1,25 +1,28 @@
-"""The one geometry: any frame shape to the model's grid and back, the same in training, evaluation and serving.
+"""The one geometry: any frame shape to the model's grid and back, in training, evaluation and serving alike.
 
-A model has a pixel budget (256 x 448 for the shipped ones), not a fixed shape: a frame is resized to the grid of about
-that many pixels, its sides multiples of the encoder's stride, whose aspect ratio is nearest the frame's own. So
-portrait and square videos are neither squeezed nor padded. Knows numpy and OpenCV only; both sides import it.
+A model has a pixel budget (256 x 448 for the shipped ones), not a fixed shape: a frame is resized to the grid of
+about that many pixels, its sides multiples of the encoder's stride, whose aspect ratio is nearest the frame's own.
+So portrait and square videos are neither squeezed nor padded. Knows numpy and OpenCV only; both sides import it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+_Pixel = TypeVar("_Pixel", np.uint8, np.float32)
 
 # Beyond 4:1 a frame is squeezed: thinner grids leave the networks too few cells across.
 _MAX_ASPECT = 4.0
 
 
 def model_size(height: int, width: int, pixel_budget: int, multiple: int) -> tuple[int, int]:
-    """Grid (h, w) for a frame of `height` x `width` pixels: both multiples of `multiple`, h * w near the budget."""
+    """Grid (h, w) for a frame of `height` x `width` pixels: multiples of `multiple`, h * w near the budget."""
     if height < 1 or width < 1:
         raise ValueError(f"a frame needs at least one pixel, got {height} x {width}")
     aspect = min(max(width / height, 1 / _MAX_ASPECT), _MAX_ASPECT)
@@ -31,25 +34,29 @@ def model_size(height: int, width: int, pixel_budget: int, multiple: int) -> tup
 
 
 def frame_to_model(frame: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """RGB uint8 [H,W,3] -> [h,w,3]. Averages where it shrinks by two or more: linear sampling would skip pixels."""
+    """RGB uint8 [H,W,3] -> [h,w,3]: linear, but areas are averaged along a side that shrinks by two or more,
+    where linear sampling would skip pixels."""
     height, width = frame.shape[:2]
-    if (height, width) == size:
-        return frame
-    shrink = min(height / size[0], width / size[1])
-    method = cv2.INTER_AREA if shrink >= 2 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(frame, (size[1], size[0]), interpolation=method), np.uint8)
+    halved = (size[0] if height >= 2 * size[0] else height, size[1] if width >= 2 * size[1] else width)
+    return _resized(_resized(frame, halved, cv2.INTER_AREA), size, cv2.INTER_LINEAR)
 
 
 def mask_to_model(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Binary uint8 [H,W] (0/1) -> [h,w] (0/1): cells at least half covered. A mask with any pixel keeps at least its
-    densest cell, so a tiny object is never lost here."""
+    """Binary uint8 [H,W] (0/1) -> [h,w] (0/1): cells at least half covered. A mask with any pixel keeps at least
+    its densest cell, so a tiny object is never lost here."""
     if mask.shape == size:
         return mask
-    shrinks = mask.shape[0] >= size[0] and mask.shape[1] >= size[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    cover = cv2.resize(mask.astype(np.float32), (size[1], size[0]), interpolation=method)
+    # Averaging first along every side that shrinks, so that each pixel counts somewhere.
+    shrunk = (min(mask.shape[0], size[0]), min(mask.shape[1], size[1]))
+    cover = _resized(_resized(mask.astype(np.float32), shrunk, cv2.INTER_AREA), size, cv2.INTER_LINEAR)
     peak = float(cover.max())
     return (cover >= min(0.5, peak)).astype(np.uint8) if peak > 0 else np.zeros(size, np.uint8)
+
+
+def _resized(image: NDArray[_Pixel], size: tuple[int, int], method: int) -> NDArray[_Pixel]:
+    if image.shape[:2] == size:
+        return image
+    return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=method), image.dtype)
 
 
 def probability_to_frame(probability: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
@@ -61,8 +68,8 @@ def probability_to_frame(probability: NDArray[np.float32], height: int, width: i
 
 
 def merge_objects(probability: NDArray[np.float32], object_ids: Sequence[int]) -> NDArray[np.uint8]:
-    """Per-object probability [N,H,W] -> label map uint8 [H,W]: the most probable object takes the pixel, background
-    counting as 0.5 (section IV-E). The first of equals wins."""
+    """Per-object probability [N,H,W] -> label map uint8 [H,W]: the most probable object takes the pixel,
+    background counting as 0.5 (section IV-E). The first of equals wins."""
     labels = np.zeros(probability.shape[1:], np.uint8)
     best = np.full(probability.shape[1:], 0.5, np.float32)
     for row, object_id in zip(probability, object_ids, strict=True):

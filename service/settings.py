@@ -56,8 +56,9 @@ class Settings(BaseSettings):
     max_pixels: PositiveInt = Field(1 << 25, description="Largest frame or mask, in pixels")
     max_sessions: PositiveInt = Field(64, description="Sessions at a time; more are told to come back later")
     max_objects: int = Field(32, ge=1, le=255, description="Objects in one session")
-    session_ttl_s: PositiveFloat = Field(3600, description="Seconds after which an idle session expires")
+    idle_timeout_s: PositiveFloat = Field(3600, description="Seconds after which an idle session expires")
     window: PositiveInt = Field(16, description="Frames of one stream that may be under way")
+    max_batch: PositiveInt = Field(16, description="Objects of all sessions that share one run of the model")
     drain_s: PositiveFloat = Field(10, description="Seconds that running requests get when the server stops")
 
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(

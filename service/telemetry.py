@@ -6,7 +6,7 @@ import logging
 import secrets
 import sys
 import time
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import structlog

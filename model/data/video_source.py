@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from model.data.augment import AugmentConfig, augment_clip
 from model.data.clip import VISIBLE_PIXELS, Clip
 from model.data.read import DataError
-from model.data.resize import resize_frame, resize_mask
 from model.data.sequence import ObjectTrack, Sequence
+from s2spp.geometry import frame_to_model, mask_to_model
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class VideoSource:
         start = self._visible_start(sequence, track, size, rng)
         pairs = [sequence.pair(i, track.object_id) for i in self._walk(sequence, start, length, rng)]
         rows, columns = self._window(pairs[0][1], rng)
-        frames = np.stack([resize_frame(frame[rows, columns], size) for frame, _ in pairs])
-        masks = np.stack([resize_mask(mask[rows, columns], size) for _, mask in pairs])
+        frames = np.stack([frame_to_model(frame[rows, columns], size) for frame, _ in pairs])
+        masks = np.stack([mask_to_model(mask[rows, columns], size) for _, mask in pairs])
         return Clip(sequence.name, *augment_clip(frames, masks, rng, self.config.augment))
 
     def _visible_start(

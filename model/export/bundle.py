@@ -63,7 +63,9 @@ def export_bundle(checkpoint: Checkpoint, folder: Path, name: str, card: Card) -
             (frame_shape, {0: objects, **grid}, per_object),
             work / "init.onnx",
         )
-        strides = [config.multiple * size[0] // config.multiple // tensor.shape[2] for tensor in example.states]
+        strides = [
+            config.multiple * size[0] // config.multiple // tensor.shape[2] for tensor in example.states
+        ]
         state_shapes = tuple(
             {0: objects, 2: config.multiple // s * height, 3: config.multiple // s * width} for s in strides
         )

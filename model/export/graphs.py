@@ -18,7 +18,9 @@ def state_names(config: NetworkConfig) -> tuple[tuple[str, ...], tuple[str, ...]
     network = S2Spp(config)
     size = config.multiple * 2
     state = network.initialise(
-        torch.zeros(1, 3, size, size), torch.zeros(1, 1, size, size), network.encode(torch.zeros(1, 3, size, size))
+        torch.zeros(1, 3, size, size),
+        torch.zeros(1, 1, size, size),
+        network.encode(torch.zeros(1, 3, size, size)),
     )
     return tuple(state.changing), tuple(state.constant)
 

@@ -82,7 +82,9 @@ def _run(
     def images(t: int) -> Tensor:
         return torch.from_numpy(at[t]).permute(0, 3, 1, 2).float().index_select(0, index)
 
-    state = _as_served(network.initialise(images(0), torch.from_numpy(masks)[:, None].float(), network.encode(images(0))))
+    state = _as_served(
+        network.initialise(images(0), torch.from_numpy(masks)[:, None].float(), network.encode(images(0)))
+    )
     worst_probability, worst_pixels = 0.0, 0.0
     for t in range(1, frames):
         got, *nexts = step.run(None, {"frame": at[t], "frame_row": rows, **ours})

@@ -12,7 +12,14 @@ from torch.nn import functional as F
 from model.config import EncoderName
 
 # (expansion, channels, repeats, stride) of MobileNetV2 1.0 up to stride 32; Sandler et al. 2018, table 2.
-_MOBILENET_BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2))
+_MOBILENET_BLOCKS = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+)
 _VGG_BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
@@ -22,7 +29,8 @@ class Encoder(nn.Module):
     channels: dict[int, int]
 
     def load_pretrained(self, path: Path) -> str:
-        """Load ImageNet weights from a safetensors file; says in one line what was loaded and what was not."""
+        """Load ImageNet weights from a safetensors file; says in one line what was loaded and what was not.
+        Raises FileNotFoundError, or ValueError for weights of another network."""
         raise NotImplementedError
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:
@@ -40,6 +48,10 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int =
     if stride == 2:
         return _PadConv(inputs, outputs, kernel, stride, 0, groups=groups)
     return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups)
+
+
+def _convs(module: nn.Module) -> list[nn.Conv2d]:
+    return [part for part in module.modules() if isinstance(part, nn.Conv2d)]
 
 
 class _InvertedResidual(nn.Module):
@@ -77,6 +89,11 @@ class MobileNetV2(Encoder):
                 self._taps[stride] = len(blocks) - 1
                 self.channels[stride] = outputs
         self.blocks = nn.ModuleList(blocks)
+        for conv in _convs(self):
+            # Without weights to load: Xavier would starve the depthwise convolutions, whose fan-out is not real.
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            assert conv.bias is not None
+            nn.init.zeros_(conv.bias)
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:
         rgb = image[:, :3] / 127.5 - 1.0
@@ -88,19 +105,28 @@ class MobileNetV2(Encoder):
         return features
 
     def load_pretrained(self, path: Path) -> str:
+        """The file's names sort in the order of the layers (00_conv, 01_dw, ...)."""
         weights = load_file(path)
         names = sorted({name.rsplit(".", 1)[0] for name in weights})
-        convs = [module for module in self.modules() if isinstance(module, nn.Conv2d)]
+        convs = _convs(self)
+        if len(names) < len(convs):
+            raise ValueError(f"{path} holds {len(names)} convolutions, MobileNetV2 has {len(convs)}")
+        # The file goes on with the last block and the classifier, which this network leaves out.
         for name, conv in zip(names, convs, strict=False):
-            _copy_conv(conv, weights[f"{name}.weight"], weights[f"{name}.bias"])
+            _copy_conv(conv, weights, name, path)
         return f"MobileNetV2: {len(convs)} of {len(convs)} convolutions from {path.name}"
 
 
 class VGG16(Encoder):
     """VGG16, convolutional part: features after each pool (section IV-A). The fully connected layers, which would be
-    4096-wide convolutions at stride 32, are left out: no ConvLSTM channel count of the paper fits behind them."""
+    4096-wide convolutions at stride 32, are left out: no ConvLSTM channel count of the paper fits behind them.
+
+    Weights to load are named conv1_1 .. conv5_3 (.weight, .bias) and take RGB / 255, normalised by ImageNet's mean
+    and standard deviation."""
 
     _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, image_channels: int = 3) -> None:
         super().__init__()
@@ -116,6 +142,8 @@ class VGG16(Encoder):
                 inputs = outputs
             self.blocks.append(nn.Sequential(*layers, nn.MaxPool2d(2)))
             self.channels[2 << index] = outputs
+        for conv in _convs(self):
+            xavier_conv(conv)
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:
         rgb = (image[:, :3] - self.mean) / self.std
@@ -128,24 +156,43 @@ class VGG16(Encoder):
 
     def load_pretrained(self, path: Path) -> str:
         weights = load_file(path)
-        loaded, total = 0, 0
-        for block_index, block in enumerate(self.blocks, start=1):
-            convs = [module for module in block.modules() if isinstance(module, nn.Conv2d)]
-            for conv_index, conv in enumerate(convs, start=1):
-                total += 1
-                name = f"conv{block_index}_{conv_index}"
-                if f"{name}.weight" in weights:
-                    _copy_conv(conv, weights[f"{name}.weight"], weights[f"{name}.bias"])
-                    loaded += 1
-        rest = "" if loaded == total else "; the rest starts from Xavier"
-        return f"VGG16: {loaded} of {total} convolutions from {path.name}{rest}"
+        convs = {
+            f"conv{block_index}_{conv_index}": conv
+            for block_index, block in enumerate(self.blocks, start=1)
+            for conv_index, conv in enumerate(_convs(block), start=1)
+        }
+        known = [name for name in convs if f"{name}.weight" in weights]
+        if not known:
+            raise ValueError(
+                f"{path} holds no weights named conv1_1.weight .. conv5_3.weight: not a VGG16 file"
+            )
+        for name in known:
+            _copy_conv(convs[name], weights, name, path)
+        missing = [name for name in convs if name not in known]
+        rest = f"; {', '.join(missing)} start from Xavier" if missing else ""
+        return f"VGG16: {len(known)} of {len(convs)} convolutions from {path.name}{rest}"
 
 
-def _copy_conv(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
-    """Copies what fits. An extra input channel (the initializer's mask) keeps its own small start values."""
+def xavier_conv(conv: nn.Conv2d) -> None:
+    """What every new convolution starts from (section IV-A)."""
+    nn.init.xavier_uniform_(conv.weight)
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
+
+
+def _copy_conv(conv: nn.Conv2d, weights: dict[str, Tensor], name: str, path: Path) -> None:
+    """An extra input channel (the initializer's mask) keeps its own small start values."""
+    try:
+        weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+    except KeyError as error:
+        raise ValueError(f"{path} lacks {error}") from error
+    ours = conv.weight.shape
+    extra_channel = conv.in_channels == 4 and weight.shape[1] == 3
+    if weight.shape != ours and not (extra_channel and weight[:, :1].shape == conv.weight[:, :1].shape):
+        raise ValueError(
+            f"{path}: {name}.weight is {tuple(weight.shape)}, the network has {tuple(ours)} there"
+        )
     with torch.no_grad():
-        if conv.weight.shape[0] != weight.shape[0] or conv.weight.shape[2:] != weight.shape[2:]:
-            raise ValueError(f"pretrained weight {tuple(weight.shape)} does not fit {tuple(conv.weight.shape)}")
         conv.weight[:, : weight.shape[1]] = weight.float()
         assert conv.bias is not None
         conv.bias.copy_(bias.float())

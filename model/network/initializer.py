@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.config import NetworkConfig
-from model.network.encoders import build_encoder
+from model.network.encoders import build_encoder, xavier_conv
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,21 @@ class Initializer(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.strides = [memory.stride for memory in config.memories] if config.recurrence == "convlstm" else []
+        self.strides = (
+            [memory.stride for memory in config.memories] if config.recurrence == "convlstm" else []
+        )
         attention = config.attention
-        # Mask guidance alone starts from the mask itself: there is nothing to initialise.
-        self.encoder = build_encoder(config.encoder, image_channels=4) if self.strides or attention else None
+        # Mask guidance starts from the mask itself: there is nothing to initialise.
+        self.encoder = build_encoder(config.encoder, image_channels=4) if self.strides else None
         channels = self.encoder.channels if self.encoder is not None else {32: 0}
         self.join = nn.ModuleDict()
         self.start = nn.ModuleDict()
         carried = channels[32]
         for memory in config.memories if self.strides else ():
             if memory.stride != 32:
-                self.join[str(memory.stride)] = nn.Conv2d(carried + channels[memory.stride], memory.channels, 1)
+                self.join[str(memory.stride)] = nn.Conv2d(
+                    carried + channels[memory.stride], memory.channels, 1
+                )
                 carried = memory.channels
             self.start[str(memory.stride)] = nn.Conv2d(carried, 2 * memory.channels, 3, padding=1)
         self.value_stride = attention.stride if attention else 0
@@ -44,9 +48,7 @@ class Initializer(nn.Module):
             self.value = nn.Conv2d(channels[attention.stride], attention.value_channels, 1)
         for module in [*self.join.modules(), *self.start.modules(), *([self.value] if attention else [])]:
             if isinstance(module, nn.Conv2d):
-                nn.init.xavier_uniform_(module.weight)
-                assert module.bias is not None
-                nn.init.zeros_(module.bias)
+                xavier_conv(module)
 
     def forward(self, frame: Tensor, mask: Tensor) -> Started:
         """frame [B,3,H,W] in 0..255, mask [B,1,H,W] in 0..1."""

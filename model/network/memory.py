@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.config import Cell
+from model.network.encoders import xavier_conv
 
 # ReLU cells may grow without end over a long stream; float16 state must not overflow. tanh cells never come near.
 CELL_BOUND = 64.0
 
 
+_CANDIDATE: dict[Cell, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "relu": F.relu,
+    "reference": torch.sigmoid,
+}
+
+
 class ConvLSTM(nn.Module):
-    """ConvLSTM (eq. 3; Shi et al. 2015). `step(x, h, c) -> (h, c)`; the cell state is bounded for ever-long streams."""
+    """ConvLSTM (eq. 3; Shi et al. 2015): (x, h, c) -> (h, c). The cell state is bounded for ever-long streams."""
 
     def __init__(self, inputs: int, channels: int, kernel: int, cell: Cell) -> None:
         super().__init__()
         self.cell = cell
         self.gates = nn.Conv2d(inputs + channels, 4 * channels, kernel, padding=kernel // 2)
+        xavier_conv(self.gates)
         assert self.gates.bias is not None
-        nn.init.xavier_uniform_(self.gates.weight)
-        nn.init.zeros_(self.gates.bias)
         # Remember at first: an untrained forget gate of one half would lose the first mask within a few frames.
         nn.init.constant_(self.gates.bias[channels : 2 * channels], 1.0)
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         i, f, o, g = self.gates(torch.cat([x, h], dim=1)).chunk(4, dim=1)
-        candidate = {"tanh": torch.tanh, "relu": F.relu, "reference": torch.sigmoid}[self.cell](g)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * candidate
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * _CANDIDATE[self.cell](g)
         c = c.clamp(-CELL_BOUND, CELL_BOUND)
         out = torch.tanh(c) if self.cell == "tanh" else F.relu(c)
         return torch.sigmoid(o) * out, c
@@ -40,7 +48,7 @@ class MaskGuidance(nn.Module):
     def __init__(self, inputs: int, channels: int, kernel: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, channels, kernel, padding=kernel // 2)
-        nn.init.xavier_uniform_(self.conv.weight)
+        xavier_conv(self.conv)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.conv(x))

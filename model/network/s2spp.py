@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from model.config import NetworkConfig
 from model.network.attention import FrameAttention
 from model.network.decoder import DecoderStage, MaskHead
-from model.network.encoders import build_encoder
+from model.network.encoders import build_encoder, xavier_conv
 from model.network.initializer import Initializer
 from model.network.memory import ConvLSTM, MaskGuidance
 from model.network.state import RecurrentState
@@ -38,6 +38,8 @@ class ClipOutput(NamedTuple):
 
 
 class S2Spp(nn.Module):
+    """The network of one `config`: `forward` for clips, `step` for streams, and their three parts."""
+
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
@@ -77,7 +79,9 @@ class S2Spp(nn.Module):
         if config.top_down and index > 0:
             inputs += below
         if config.attention is not None and config.attention.stride == stride:
-            inputs += config.attention.value_channels * (config.attention.reference + config.attention.previous)
+            inputs += config.attention.value_channels * (
+                config.attention.reference + config.attention.previous
+            )
         if memory.inputs:
             self.mix[str(stride)] = nn.Conv2d(inputs, memory.inputs, 1)
             inputs = memory.inputs
@@ -97,15 +101,13 @@ class S2Spp(nn.Module):
         for parent in new:
             for module in parent.modules():
                 if isinstance(module, nn.Conv2d):
-                    nn.init.xavier_uniform_(module.weight)
-                    assert module.bias is not None
-                    nn.init.zeros_(module.bias)
+                    xavier_conv(module)
 
     # --- the contract: encode, initialise, recur -------------------------------------------------
 
     def encode(self, frames: Tensor) -> Features:
         """frames [B,3,H,W] in 0..255 -> features by stride, and the attention key of each frame under 0."""
-        features = self.encoder(frames)
+        features: Features = self.encoder(frames)
         if self.config.attention is not None:
             features[0] = self.key(features[self.config.attention.stride])
         return features
@@ -175,14 +177,18 @@ class S2Spp(nn.Module):
                 key, value = state.changing["previous_key"], state.changing["previous_value"]
                 inputs.append(self.attend_previous(features[0], key, value))
         x = torch.cat(inputs, dim=1)
-        return F.relu(self.mix[str(stride)](x)) if str(stride) in self.mix else x
+        if str(stride) in self.mix:
+            x = F.relu(self.mix[str(stride)](x))
+        return x
 
     def _remembered(
         self, stride: int, number: int, x: Tensor, state: RecurrentState, new: dict[str, Tensor]
     ) -> Tensor:
         memory = self.memories[str(stride)]
+        h: Tensor
         if isinstance(memory, MaskGuidance):
-            return memory(x)
+            h = memory(x)
+            return h
         h, c = memory(x, state.changing[f"rnn{number}_h"], state.changing[f"rnn{number}_c"])
         new[f"rnn{number}_h"], new[f"rnn{number}_c"] = h, c
         return h
@@ -194,12 +200,17 @@ class S2Spp(nn.Module):
         return self.recur(self.encode(frame), state)
 
     def forward(self, frames: Tensor, first_mask: Tensor) -> ClipOutput:
-        """frames [B,T,3,H,W] in 0..255, first_mask [B,1,H,W] in 0..1 -> outputs of frames 1..T-1."""
+        """frames [B,T,3,H,W] in 0..255, T >= 2, first_mask [B,1,H,W] in 0..1 -> outputs of frames 1..T-1."""
         batch, length = frames.shape[:2]
-        everything = self.encode(frames.flatten(0, 1))
+        if length < 2:
+            raise ValueError("a clip needs two frames: the one that the mask is given for and one to segment")
+        everything = {
+            stride: features.view(batch, length, *features.shape[1:])
+            for stride, features in self.encode(frames.flatten(0, 1)).items()
+        }
 
         def at(t: int) -> Features:
-            return {s: f.unflatten(0, (batch, length))[:, t] for s, f in everything.items()}
+            return {stride: features[:, t] for stride, features in everything.items()}
 
         state = self.initialise(frames[:, 0], first_mask, at(0))
         outputs: list[StepOutput] = []

@@ -77,7 +77,9 @@ class TrainConfig:
     @staticmethod
     def from_dict(data: dict[str, Any]) -> TrainConfig:
         stages = tuple(
-            Stage(**{**s, "size": tuple(s["size"]), "sources": tuple(SourceConfig(**x) for x in s["sources"])})
+            Stage(
+                **{**s, "size": tuple(s["size"]), "sources": tuple(SourceConfig(**x) for x in s["sources"])}
+            )
             for s in data["stages"]
         )
         return TrainConfig(**{**data, "stages": stages, "loss": LossConfig(**data["loss"])})

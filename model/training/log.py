@@ -8,7 +8,14 @@ from types import TracebackType
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
@@ -48,7 +55,9 @@ class TrainLog:
             self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.enabled:
             self._progress.stop()
             self._writer.close()  # type: ignore[no-untyped-call]
@@ -83,10 +92,14 @@ class TrainLog:
         frames = batch.frames[0, 1:].float().cpu() / 255
         truth = batch.masks[0].float().cpu()
         size = frames.shape[-2:]
-        predicted = F.interpolate(torch.sigmoid(logits[0].detach().float().cpu()), size=size, mode="bilinear")[:, 0]
+        predicted = F.interpolate(
+            torch.sigmoid(logits[0].detach().float().cpu()), size=size, mode="bilinear"
+        )[:, 0]
         rows = []
         for channel, mask in ((0, (predicted > 0.5).float()), (1, truth)):
             tint = torch.zeros(3, 1, 1)
             tint[channel] = 1.0
-            rows.append(torch.cat(list(frames * (1 - 0.5 * mask[:, None]) + 0.5 * mask[:, None] * tint), dim=2))
+            rows.append(
+                torch.cat(list(frames * (1 - 0.5 * mask[:, None]) + 0.5 * mask[:, None] * tint), dim=2)
+            )
         self._writer.add_image("clip", torch.cat(rows, dim=1), step)  # type: ignore[no-untyped-call]

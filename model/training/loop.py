@@ -69,7 +69,9 @@ def train(config: TrainConfig, options: RunOptions) -> TrainResult:
     path = options.out / "checkpoint.pt"
     saved = Checkpoint.load(path) if options.resume and path.exists() else None
     if saved is not None and saved.train != config:
-        raise ValueError(f"{path} was made by other settings; use another --out, or --no-resume to start over")
+        raise ValueError(
+            f"{path} was made by other settings; use another --out, or --no-resume to start over"
+        )
     messages = [] if saved else _start_weights(network, options)
     if saved is not None:
         network.load_state_dict(saved.weights)
@@ -121,7 +123,9 @@ def train(config: TrainConfig, options: RunOptions) -> TrainResult:
                 averaged.update_parameters(network)
             losses.append(float(total.detach()))
             if not math.isfinite(losses[-1]):
-                raise ValueError(f"the loss became {losses[-1]} at step {step}; {path} holds the last good step")
+                raise ValueError(
+                    f"the loss became {losses[-1]} at step {step}; {path} holds the last good step"
+                )
             log.step(step, losses[-1], {name: float(term) for name, term in terms.items()}, rate)
             if (step + 1) % options.picture_every == 0:
                 log.picture(step, batch, output.logits)

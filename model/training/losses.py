@@ -77,5 +77,7 @@ class ClipLoss(nn.Module):
             if self.log_variance is None:
                 total = total + weights[name] * term
             else:
-                total = total + weights[name] * (torch.exp(-self.log_variance[index]) * term + self.log_variance[index])
+                total = total + weights[name] * (
+                    torch.exp(-self.log_variance[index]) * term + self.log_variance[index]
+                )
         return total, {name: term.detach() for name, term in terms.items()}

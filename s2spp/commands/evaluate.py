@@ -38,7 +38,8 @@ def evaluate(
     from rich.table import Table
 
     from model.metrics import DatasetScore
-    from s2spp.evaluation import copy_first_mask, open_dataset, predict, save_labels, score, table
+    from s2spp.evaluation import copy_first_mask, open_dataset, predict, score, table
+    from s2spp.labels import save_labels
     from s2spp.report import SequenceReport, write_report
 
     if bundle and checkpoint:

@@ -1,41 +1,33 @@
-"""`AsyncClient`: the service from asyncio code; the twin of `Client`."""
+"""`AsyncClient`: the service from asyncio code; `Client` in threads (service.client.stream says why)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 
-import grpc
-
-from s2spp.v1 import segmentation_pb2 as pb
-from s2spp.v1 import segmentation_pb2_grpc
-from service.client import requests, wire
-from service.client.errors import error_from_call, error_from_frame
-from service.client.images import FrameLike, MaskLike, labels_of
+from service.client import requests
+from service.client.images import FrameLike, MaskLike
+from service.client.stream import OnFrameError, result_of
+from service.client.sync import Client
 from service.client.wire import TrackedFrame
-from service.core.errors import InvalidOption, S2sppError
 from service.core.ports import Opened
 from service.core.types import MaskFormat, ModelInfo, SessionInfo
 
-_TrackCall = grpc.aio.StreamStreamCall[pb.TrackRequest, pb.TrackResponse]
+_END: Any = object()
 
 
 class AsyncClient:
-    """One connection to an s2spp server at `target` ("host:port"), for the event loop in which it is made.
-    Raises as `Client` does."""
+    """The twin of `Client`: the same calls, results and errors."""
 
     def __init__(self, target: str, *, timeout_s: float = requests.TIMEOUT_S) -> None:
         """`timeout_s`: how long any call but `track` may take. Connects with the first call."""
-        self._target = target
-        self._timeout_s = timeout_s
-        self._channel = grpc.aio.insecure_channel(target, requests.CHANNEL_OPTIONS)
-        self._stub = segmentation_pb2_grpc.SegmentationStub(self._channel)
+        self._client = Client(target, timeout_s=timeout_s)
 
     async def close(self) -> None:
-        await self._channel.close()
+        await asyncio.to_thread(self._client.close)
 
     async def __aenter__(self) -> Self:
         return self
@@ -52,45 +44,26 @@ class AsyncClient:
         *,
         mask_format: MaskFormat = MaskFormat.PNG,
         jpeg_quality: int | None = None,
-        on_frame_error: Callable[[int, S2sppError], None] | None = None,
+        on_frame_error: OnFrameError | None = None,
     ) -> AsyncGenerator[TrackedFrame]:
-        """As `Client.track`. An ordinary iterable of `frames` is read in a thread, so it may block."""
-        source = _aiter(frames)
-        labels = labels_of(first_mask)
+        """As `Client.track`. An ordinary iterable of `frames` is read in a thread, so it may block. Whoever
+        leaves early does so within `contextlib.aclosing`, which ends the stream and the session at once."""
+        loop = asyncio.get_running_loop()
+        source = _FromLoop(frames, loop) if isinstance(frames, AsyncIterable) else frames
+        stream = self._client.stream(source, first_mask, mask_format, jpeg_quality)
+        thread = ThreadPoolExecutor(1, "s2spp-track")
         try:
-            first = await anext(source)
-        except StopAsyncIteration:
-            raise InvalidOption("there are no frames: the first one belongs to first_mask") from None
-        opening = requests.open_request(first, labels, mask_format, jpeg_quality)
-        call = self._stub.Track()
-        feed = _Feed(source, jpeg_quality)
-        sending = asyncio.create_task(feed.send(call, opening))
-        session = ""
-        try:
-            async for event in call:
-                if event.HasField("session"):
-                    session = event.session.session_id
-                    yield wire.first_frame(labels, event.session)
-                elif event.HasField("mask"):
-                    yield await asyncio.to_thread(wire.tracked_frame, event.mask)
-                    feed.taken(event.mask.frame_index)
-                else:
-                    error = error_from_frame(event.error)
-                    if on_frame_error is None:
-                        raise error
-                    on_frame_error(event.error.frame_index, error)
-                    feed.taken(event.error.frame_index)
-            await sending
-        except grpc.RpcError as error:
-            # The server is away, or the session is no longer ours to delete.
-            session = ""
-            raise error_from_call(error, self._target) from error
+            outcomes = iter(stream)
+            while (outcome := await loop.run_in_executor(thread, next, outcomes, _END)) is not _END:
+                result = result_of(outcome, on_frame_error)
+                if result is not None:
+                    yield result
         finally:
-            call.cancel()
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
-            if session:
-                await self._forget(session)
+            stream.cancel()
+            if isinstance(source, _FromLoop):
+                source.cancel()
+            await loop.run_in_executor(thread, stream.close)
+            thread.shutdown(wait=False)
 
     async def create_session(
         self,
@@ -101,10 +74,9 @@ class AsyncClient:
         jpeg_quality: int | None = None,
     ) -> Opened:
         """As `Client.create_session`."""
-        request = requests.create_request(frame, labels_of(mask), mask_format, jpeg_quality)
-        with self._errors():
-            response = await self._stub.CreateSession(request, timeout=self._timeout_s)
-        return Opened(wire.session_info(response.session), response.state_bytes)
+        return await asyncio.to_thread(
+            self._client.create_session, frame, mask, mask_format=mask_format, jpeg_quality=jpeg_quality
+        )
 
     async def segment(
         self,
@@ -116,82 +88,50 @@ class AsyncClient:
         jpeg_quality: int | None = None,
     ) -> TrackedFrame:
         """As `Client.segment`."""
-        request = requests.segment_request(session, frame_index, frame, received_through, jpeg_quality)
-        with self._errors():
-            response = await self._stub.SegmentFrame(request, timeout=self._timeout_s)
-        return wire.tracked_frame(response.mask)
+        return await asyncio.to_thread(
+            self._client.segment,
+            session,
+            frame_index,
+            frame,
+            received_through=received_through,
+            jpeg_quality=jpeg_quality,
+        )
 
     async def session(self, session: str) -> SessionInfo:
-        request = pb.GetSessionRequest(session_id=session)
-        with self._errors():
-            return wire.session_info((await self._stub.GetSession(request, timeout=self._timeout_s)).session)
+        return await asyncio.to_thread(self._client.session, session)
 
     async def delete_session(self, session: str) -> None:
-        with self._errors():
-            await self._stub.DeleteSession(
-                pb.DeleteSessionRequest(session_id=session), timeout=self._timeout_s
-            )
+        await asyncio.to_thread(self._client.delete_session, session)
 
     async def model(self) -> ModelInfo:
-        with self._errors():
-            return wire.model_info(await self._stub.GetModel(pb.GetModelRequest(), timeout=self._timeout_s))
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except grpc.RpcError as error:
-            raise error_from_call(error, self._target) from error
-
-    async def _forget(self, session: str) -> None:
-        # UsageError: the client has been closed in the meantime.
-        with suppress(grpc.RpcError, grpc.aio.UsageError):
-            await self._stub.DeleteSession(
-                pb.DeleteSessionRequest(session_id=session), timeout=requests.FORGET_TIMEOUT_S
-            )
+        return await asyncio.to_thread(self._client.model)
 
 
-class _Feed:
-    """The sending half of a stream, a task beside the one that takes the masks."""
+class _FromLoop:
+    """An asynchronous source of the caller's event loop, as an iterator for another thread."""
 
-    def __init__(self, source: AsyncIterator[FrameLike], jpeg_quality: int | None) -> None:
-        self._source = source
-        self._jpeg_quality = jpeg_quality
-        self._slots = asyncio.Semaphore(requests.WINDOW)
-        self._received_through = 0
+    def __init__(self, frames: AsyncIterable[FrameLike], loop: asyncio.AbstractEventLoop) -> None:
+        self._frames: AsyncIterator[FrameLike] = aiter(frames)
+        self._loop = loop
+        self._waiting: Future[FrameLike] | None = None
+        self._cancelled = False
 
-    async def send(self, call: _TrackCall, opening: pb.TrackRequest) -> None:
-        """Half-closes the stream at the source's end, and where the source fails: frames already sent are
-        answered before the caller hears of it."""
-        try:
-            await call.write(opening)
-            frame_index = 0
-            # A slot comes before its frame: one fetched earlier would be stale when its turn comes.
-            await self._slots.acquire()
-            async for frame in self._source:
-                frame_index += 1
-                await call.write(
-                    await asyncio.to_thread(
-                        requests.frame_request, frame_index, frame, self._jpeg_quality, self._received_through
-                    )
-                )
-                await self._slots.acquire()
-        finally:
-            await call.done_writing()
-
-    def taken(self, frame_index: int) -> None:
-        """The caller has taken this frame's answer, and asks for the next."""
-        self._received_through = frame_index
-        self._slots.release()
-
-
-async def _aiter(frames: Iterable[FrameLike] | AsyncIterable[FrameLike]) -> AsyncIterator[FrameLike]:
-    if isinstance(frames, AsyncIterable):
-        async for frame in frames:
+    def __iter__(self) -> Iterator[FrameLike]:
+        while True:
+            self._waiting = asyncio.run_coroutine_threadsafe(self._next(), self._loop)
+            if self._cancelled:
+                self._waiting.cancel()
+            frame = self._waiting.result()
+            if frame is _END:
+                return
             yield frame
-        return
-    source: Iterator[Any] = iter(frames)
-    end: Any = object()
-    # StopIteration cannot pass through a coroutine, so the end is a value.
-    while (frame := await asyncio.to_thread(lambda: next(source, end))) is not end:
-        yield frame
+
+    def cancel(self) -> None:
+        """Wakes the thread that waits for a frame."""
+        self._cancelled = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def _next(self) -> FrameLike:
+        # StopAsyncIteration cannot leave a coroutine, so the end is a value.
+        return await anext(self._frames, _END)

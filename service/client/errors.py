@@ -32,7 +32,8 @@ def error_from_call(error: grpc.RpcError, target: str) -> S2sppError:
     if status is not None:
         return error_from_status(status)
     code, said = error.code(), error.details()
-    if code is grpc.StatusCode.UNAVAILABLE:
+    # CANCELLED comes from a server that is stopping: nobody waits for a call that the SDK has cancelled.
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return Unavailable(
             f"cannot reach an s2spp server at {target} ({said}); "
             "start one with `s2spp serve`, or check the address"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from s2spp.v1 import segmentation_pb2 as pb
 from service.core.errors import InvalidImage, InvalidMask, InvalidOption
@@ -17,7 +18,7 @@ from service.core.types import LabelMap, ObjectReport
 FrameLike = NDArray[np.uint8] | bytes
 """RGB uint8 [H,W,3], or the bytes of a JPEG, PNG or WebP file."""
 MaskLike = NDArray[np.uint8] | NDArray[np.bool_] | bytes
-"""Object ids [H,W], or the bytes of an indexed or grey image file. Bool, or only 0 and 255, is object 1."""
+"""Object ids [H,W], or an indexed or grey PNG file's bytes. Bool, or grey of only 0 and 255, is object 1."""
 
 
 def frame_message(frame: FrameLike, jpeg_quality: int | None) -> pb.Image:
@@ -42,28 +43,33 @@ def frame_message(frame: FrameLike, jpeg_quality: int | None) -> pb.Image:
     return pb.Image(data=cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), flags)[1].tobytes())
 
 
+def mask_message(mask: MaskLike) -> pb.Image:
+    """A file's bytes travel as they are, an array as a grey PNG.
+
+    Raises:
+        InvalidMask: an array that is no label map, or has no pixels, which no file can hold.
+    """
+    if isinstance(mask, bytes):
+        return pb.Image(data=mask)
+    labels = labels_of(mask)
+    if labels.size == 0:
+        raise InvalidMask(f"the mask has no pixels: {labels.shape[0]} x {labels.shape[1]}")
+    return pb.Image(data=cv2.imencode(".png", labels)[1].tobytes())
+
+
 def labels_of(mask: MaskLike) -> LabelMap:
-    """The label map that a first mask means, by the service's own rule: only 0 and 255, or bool, is object 1.
+    """The label map that a first mask means, by the server's own rules.
 
     Raises:
         InvalidMask: not a label map of ids 0..255.
     """
-    values = _decode_labels(mask) if isinstance(mask, bytes) else mask
-    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "bui":
+    if isinstance(mask, bytes):
+        return _labels_of_file(mask)
+    if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype.kind not in "bui":
         raise InvalidMask(
-            f"a mask is an array [H,W] of object ids or an indexed image's bytes, not {_describe(mask)}"
+            f"a mask is an array [H,W] of object ids or a PNG file's bytes, not {_describe(mask)}"
         )
-    if values.dtype != np.bool_ and values.size and not 0 <= values.min() <= values.max() <= 255:
-        raise InvalidMask(f"object ids are 0 to 255, the mask has {values.min()} to {values.max()}")
-    labels = values.astype(np.uint8)
-    return (labels // 255).astype(np.uint8) if np.isin(labels, (0, 255)).all() else labels
-
-
-def labels_message(labels: LabelMap) -> pb.Image:
-    """Raises InvalidMask for a map without pixels, which no image file can hold."""
-    if labels.size == 0:
-        raise InvalidMask(f"the mask has no pixels: {labels.shape[0]} x {labels.shape[1]}")
-    return pb.Image(data=cv2.imencode(".png", labels)[1].tobytes())
+    return _object_ids(mask, 1 if mask.dtype == np.bool_ else 255)
 
 
 def labels_from(mask: pb.Mask) -> LabelMap:
@@ -86,14 +92,37 @@ def reports_of(labels: LabelMap, object_ids: Sequence[int]) -> tuple[ObjectRepor
     return tuple(reports)
 
 
-def _decode_labels(data: bytes) -> NDArray[np.generic]:
+def _labels_of_file(data: bytes) -> LabelMap:
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.mode not in ("1", "L", "P"):
-                raise InvalidMask(f"a mask is an indexed or grey image of object ids, not {image.mode}")
-            return np.array(ImageOps.exif_transpose(image))
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise InvalidMask(f"the mask's bytes cannot be read as an image: {error}") from error
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+            # Palette indices are the ids themselves. Elsewhere OpenCV, since Pillow cuts 16-bit colours to 8.
+            indices = np.array(image, np.uint8) if image.mode == "P" else None
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InvalidMask(f"the mask cannot be read as a PNG file: {error}") from error
+    upright = Image.fromarray(_ids_of_grey(data) if indices is None else indices)
+    upright.getexif()[ExifTags.Base.Orientation] = turn
+    return np.array(ImageOps.exif_transpose(upright))
+
+
+def _ids_of_grey(data: bytes) -> LabelMap:
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None:
+        raise InvalidMask("the mask cannot be read: the file is damaged")
+    if values.ndim == 3:
+        if any((values[..., channel] != values[..., 0]).any() for channel in (1, 2)):
+            raise InvalidMask("the mask is a colour picture; save it as an indexed PNG of the object ids")
+        values = values[..., 0]
+    return _object_ids(values, 65535 if values.dtype == np.uint16 else 255)
+
+
+def _object_ids(values: NDArray[Any], white: int) -> LabelMap:
+    """Nothing but 0 and `white` is object 1; other values are the ids."""
+    if np.isin(values, (0, white)).all():
+        return np.asarray(values == white, np.uint8)
+    if not 0 <= values.min() <= values.max() <= 255:
+        raise InvalidMask(f"object ids are 0 to 255, the mask has {values.min()} to {values.max()}")
+    return values.astype(np.uint8)
 
 
 def _describe(value: object) -> str:

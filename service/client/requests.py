@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from s2spp.v1 import segmentation_pb2 as pb
-from service.client.images import FrameLike, frame_message, labels_message
-from service.core.types import LabelMap, MaskFormat
+from service.client.images import FrameLike, MaskLike, frame_message, mask_message
+from service.core.types import MaskFormat
 
 CHANNEL_OPTIONS = [
     # The server states its own limit for frames, and a raw mask is a third of its frame.
@@ -24,19 +24,19 @@ _MASK_FORMATS = {MaskFormat.PNG: pb.MASK_FORMAT_PNG, MaskFormat.RAW: pb.MASK_FOR
 
 
 def create_request(
-    frame: FrameLike, labels: LabelMap, mask_format: MaskFormat, jpeg_quality: int | None
+    frame: FrameLike, mask: MaskLike, mask_format: MaskFormat, jpeg_quality: int | None
 ) -> pb.CreateSessionRequest:
     return pb.CreateSessionRequest(
         frame=frame_message(frame, jpeg_quality),
-        mask=labels_message(labels),
+        mask=mask_message(mask),
         options=pb.SessionOptions(mask_format=_MASK_FORMATS[mask_format]),
     )
 
 
 def open_request(
-    frame: FrameLike, labels: LabelMap, mask_format: MaskFormat, jpeg_quality: int | None
+    frame: FrameLike, mask: MaskLike, mask_format: MaskFormat, jpeg_quality: int | None
 ) -> pb.TrackRequest:
-    create = create_request(frame, labels, mask_format, jpeg_quality)
+    create = create_request(frame, mask, mask_format, jpeg_quality)
     return pb.TrackRequest(open=pb.OpenSession(frame=create.frame, mask=create.mask, options=create.options))
 
 

@@ -1,8 +1,8 @@
 """A Redis of our own, for serving with one command: one folder, one server that owns it, one redis-server.
 
-Disk stays under 3 x live state + 128 MB. Redis appends every write to its log and keeps the old log until a new
-one is complete. So the log is rewritten at 1.5 x live state + 64 MB, and writes are slowed meanwhile: each goes
-into both logs, and while they keep coming Redis 6.2 prolongs a rewriting by a second.
+Disk stays under 3 x live state + 128 MB. Redis appends every write to its log and keeps the old log until a
+new one is complete. So the log is rewritten at 1.5 x live state + 48 MB, and writes are slowed meanwhile:
+each goes into both logs, and while they keep coming Redis 6.2 prolongs a rewriting by a second.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.1
 _LONGEST_PAUSE_S = 10.0
-_SLACK_BYTES = 64 << 20
+_SLACK_BYTES = 48 << 20
 _SLICE_S = 0.03
 
 
@@ -108,11 +108,11 @@ class EmbeddedRedis:
 async def _bound_log(folder: Path) -> None:
     """Have the log rewritten when it is large for what lives in it; returns when that is done.
     Redis's own rule compares the log with its last size, and so misses that sessions have gone."""
-    if _disk_bytes(folder) <= _SLACK_BYTES:
+    if _log_bytes(folder) <= _SLACK_BYTES:
         return
     async with connect_admin(folder) as redis:
         live = (await redis.info("memory"))["used_memory_dataset"]
-        if _disk_bytes(folder) <= 1.5 * live + _SLACK_BYTES:
+        if _log_bytes(folder) <= 1.5 * live + _SLACK_BYTES:
             return
         await redis.bgrewriteaof()
         while True:
@@ -120,21 +120,23 @@ async def _bound_log(folder: Path) -> None:
             await asyncio.sleep(_SLICE_S)
             about = await redis.info("persistence")
             rewriting = about["aof_rewrite_in_progress"] or about["aof_rewrite_scheduled"]
-            if rewriting and _disk_bytes(folder) > 2.5 * live + 1.5 * _SLACK_BYTES:
+            if rewriting and _log_bytes(folder) > 2.5 * live + 1.5 * _SLACK_BYTES:
                 continue
             await redis.client_unpause()
             if not rewriting:
                 break
             await asyncio.sleep(_SLICE_S)
     if about["aof_last_bgrewrite_status"] != "ok":
-        raise EmbeddedRedisError("its log grows and could not be rewritten: see redis.log, and room on the disk")
+        raise EmbeddedRedisError("its log grows and could not be rewritten: see redis.log and the disk")
 
 
-def _disk_bytes(folder: Path) -> int:
+def _log_bytes(folder: Path) -> int:
+    """The log, in one file (Redis 6.2) or several (7 and later), and the one that is to replace it."""
     total = 0
-    for file in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # a log that was just replaced
-            total += file.lstat().st_size
+    for pattern in ("appendonly*", "appendonlydir/*", "temp-rewriteaof-*"):
+        for file in folder.glob(pattern):
+            with contextlib.suppress(FileNotFoundError):  # just replaced
+                total += file.stat().st_size
     return total
 
 

@@ -19,8 +19,8 @@ class _Kept:
 
 
 class MemorySessionStore:
-    """The SessionStore port without a store: nothing outlives the process. Snapshots are kept as they are, for
-    their arrays are never written to."""
+    """The SessionStore port in memory: nothing outlives the process. Snapshots are kept as they are, since
+    nobody writes to their arrays."""
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock

@@ -85,7 +85,7 @@ class RedisProcess:
         """Started, its log read, answering. Ends a Redis left on the folder first.
         Raises EmbeddedRedisError with the end of its log when that takes longer than `timeout_s` seconds."""
         with await _claim(folder) as lock:
-            for leftover in folder.glob("temp-*"):  # half-written log of a rewriting that a kill interrupted
+            for leftover in folder.glob("temp-rewriteaof-*"):  # half a new log, when a kill interrupted
                 leftover.unlink(missing_ok=True)
             _make_socket_place(folder)
             log_path = folder / _LOG
@@ -184,8 +184,9 @@ def try_lock(file: IO[str]) -> bool:
 def _make_socket_place(folder: Path) -> None:
     """Where a path is too long for a socket, `redis.sock` is a link to one in a private temporary folder."""
     link = folder / _SOCKET
-    if link.is_symlink():
-        shutil.rmtree(link.resolve().parent, ignore_errors=True)
+    elsewhere = socket_path(folder).parent
+    if link.is_symlink() and elsewhere.is_dir() and elsewhere.stat().st_uid == os.getuid():
+        return  # a Redis that is started again keeps its address
     link.unlink(missing_ok=True)
     if len(os.fsencode(link)) > _SOCKET_PATH_LIMIT:
         link.symlink_to(Path(tempfile.mkdtemp(prefix="s2spp-")) / _SOCKET)

@@ -151,23 +151,24 @@ class RedisSessionStore:
         await self._ask(self._redis.ping)
 
     async def _ask(self, call: Callable[[], Awaitable[_Reply]]) -> _Reply:
-        """Again after a broken connection (every call may be repeated), not after a wait that ran out."""
+        """Again after a broken connection (every call may be repeated), within a time for all attempts."""
         try:
-            for pause in _RETRY_AFTER_S:
-                try:
-                    return await call()
-                except RedisConnectionError:
-                    await asyncio.sleep(pause)
-            return await call()
-        except RedisTimeoutError as error:
+            async with asyncio.timeout(_ANSWER_WITHIN_S):
+                for pause in _RETRY_AFTER_S:
+                    try:
+                        return await call()
+                    except RedisConnectionError:
+                        await asyncio.sleep(pause)
+                return await call()
+        except (TimeoutError, RedisTimeoutError) as error:
             raise Unavailable(
                 f"Redis at {self._address()} did not answer within {_ANSWER_WITHIN_S:g} s; "
                 "see what keeps it busy, then try again"
             ) from error
         except RedisConnectionError as error:
             raise Unavailable(
-                f"cannot reach Redis at {self._address()} ({type(error).__name__}); "
-                "try again; if this lasts, see that it runs there and that its address and password are right"
+                f"cannot reach Redis at {self._address()} ({error}); try again, and if this lasts see "
+                "that it runs there and that its address and password are right"
             ) from error
         except RedisError as error:
             raise Unavailable(

@@ -28,6 +28,8 @@ from service.core.types import (
     StateSpec,
     new_session_id,
 )
+from service.imaging.header import ImageLimits
+from service.imaging.mask import decode_mask
 
 MODEL = ModelInfo(
     name="fake",
@@ -85,7 +87,7 @@ class FakeEngine:
     async def open(self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions) -> Opened:
         self._fail()
         height, width = image_size(frame)
-        labels = np.array(Image.open(io.BytesIO(mask.data)), np.uint8)
+        labels = decode_mask(mask, ImageLimits())
         if labels.shape != (height, width):
             raise InvalidMask("the mask is not of the frame's size")
         self.opened.append((frame, mask, options))

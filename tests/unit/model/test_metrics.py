@@ -1,4 +1,4 @@
-"""J and F against a pixel by pixel reading of their definitions, and the rules by which DAVIS averages them."""
+"""J and F against a pixel by pixel reading of their definitions, and DAVIS's rules for averaging them."""
 
 from __future__ import annotations
 

@@ -95,7 +95,8 @@ async def test_stopping_lets_a_call_under_way_finish_and_takes_no_new_one(
             try:
                 await stub.GetModel(pb.GetModelRequest())
             except grpc.aio.AioRpcError as refused:
-                assert refused.code() is grpc.StatusCode.UNAVAILABLE
+                # CANCELLED: the call came in the moment in which the door was being closed.
+                assert refused.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
                 break
     engine.release(1)
     await call.done_writing()

@@ -30,7 +30,10 @@ async def begun(stub: Any, requests: Iterable[pb.TrackRequest]) -> Any:
 
 async def rest(call: Any) -> list[pb.TrackResponse]:
     await call.done_writing()
-    return [event async for event in call]
+    events = []
+    while (event := await call.read()) is not grpc.aio.EOF:
+        events.append(event)
+    return events
 
 
 def indices(events: list[pb.TrackResponse]) -> list[tuple[str, int]]:

@@ -1,0 +1,94 @@
+"""`s2spp segment`"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from service.client import Client
+    from s2spp.inprocess import InProcess
+
+
+def segment(
+    source: Annotated[str, typer.Argument(help="Video file, folder of images, or camera:0.", metavar="VIDEO")],
+    mask: Annotated[
+        Path, typer.Option("--mask", "-m", help="First frame's mask: indexed PNG (pixel = object id), or 0/255.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the masks: 00000.png, 00001.png, ...")],
+    overlay: Annotated[Path | None, typer.Option(help="Write a video with the masks drawn on it (mp4).")] = None,
+    server: Annotated[
+        str | None, typer.Option(help="host:port of a server's gRPC. Default: run the model in this process.")
+    ] = None,
+    bundle: Annotated[str, typer.Option(help="Bundle folder or name, when run in this process.")] = "s2spp-light",
+    threads: Annotated[int, typer.Option(help="Threads of the model; 0: one per core.")] = 0,
+    frames: Annotated[int | None, typer.Option(help="Stop after so many frames (a camera never ends).")] = None,
+) -> None:
+    """Follow the objects of the first frame's mask through a video.
+
+    Writes one indexed PNG per frame, the first included, at the video's own size.
+
+    Examples:
+
+        s2spp segment video.mp4 --mask first.png -o masks --overlay out.mp4
+
+        s2spp segment frames/ --mask first.png -o masks --server localhost:50051
+
+        s2spp segment camera:0 --mask first.png -o masks --frames 300
+    """
+    from itertools import islice
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from s2spp.overlay import overlay as draw
+    from s2spp.labels import save_labels
+    from s2spp.video import VideoWriter, open_frames
+
+    opened = open_frames(source)
+    length = opened.length if frames is None else min(frames, opened.length or frames)
+    held: dict[int, object] = {}
+
+    def read():  # type: ignore[no-untyped-def]
+        for index, (_, frame) in enumerate(islice(opened, frames)):
+            if overlay is not None:
+                held[index] = frame
+            yield frame
+
+    done, started = 0, time.perf_counter()
+    with ExitStack() as stack:
+        tracker = _tracker(stack, server, bundle, threads)
+        progress = stack.enter_context(
+            Progress(
+                TextColumn("segmenting"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[fps]:.1f} fps"),
+                TimeRemainingColumn(), console=Console(stderr=True),
+            )
+        )
+        task = progress.add_task("frames", total=length, fps=0.0)
+        video: VideoWriter | None = None
+        for result in tracker.track(read(), mask.read_bytes()):
+            save_labels(out / f"{result.frame_index:05d}.png", result.labels)
+            if overlay is not None:
+                frame = held.pop(result.frame_index)
+                if video is None:
+                    height, width = result.labels.shape
+                    video = stack.enter_context(VideoWriter(overlay, opened.fps or 25.0, (height, width)))
+                video.write(draw(frame, result.labels))  # type: ignore[arg-type]
+            done += 1
+            progress.update(task, completed=done, fps=done / (time.perf_counter() - started))
+        progress.update(task, total=done)
+    Console().print(f"{done} masks in {out}" + (f", overlay in {overlay}" if overlay else ""))
+
+
+def _tracker(stack: ExitStack, server: str | None, bundle: str, threads: int) -> Client | InProcess:
+    if server is not None:
+        from service.client import Client
+
+        return stack.enter_context(Client(server))
+    from s2spp.inprocess import InProcess
+
+    return stack.enter_context(InProcess(bundle, threads))

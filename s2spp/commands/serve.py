@@ -1,0 +1,39 @@
+"""`s2spp serve`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for every network.")] = None,
+    http_port: Annotated[int | None, typer.Option(help="Port of REST and WebSocket (8000); 0: any free one.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="Port of gRPC (50051); 0: any free one.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the embedded Redis.")] = None,
+    redis_url: Annotated[str | None, typer.Option(help="Use this Redis instead of the embedded one.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="Bundle folder, or the name of a shipped one.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of the model; 0: one per core.")] = None,
+) -> None:
+    """Serve sessions over REST and gRPC, with an embedded Redis that keeps them through a crash.
+
+    Every option can also be set in the environment (S2SPP_HTTP_PORT, S2SPP_DATA_DIR, REDIS_URL, ...).
+
+    Examples:
+
+        s2spp serve
+
+        s2spp serve --http-port 9000 --data-dir ./state
+    """
+    import asyncio
+
+    from service.bootstrap import serve as run
+    from service.settings import Settings
+
+    settings = Settings.load(
+        host=host, http_port=http_port, grpc_port=grpc_port, data_dir=data_dir, redis_url=redis_url, bundle=bundle,
+        threads=threads,
+    )
+    asyncio.run(run(settings))

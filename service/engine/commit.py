@@ -1,0 +1,107 @@
+"""Commits of one session: one save at a time, each covering everything settled when it began.
+
+So any number of callers that wait for durability share saves, and a slow store is never asked twice at once. Knows
+the store port and the session; nothing of frames, queues or callers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable
+
+from service.core.errors import S2sppError, SessionExpired, SessionUnknown
+from service.core.ports import Clock, EngineObserver, SessionStore
+from service.core.types import Snapshot
+from service.engine.faults import told
+from service.engine.session import Session
+
+_log = logging.getLogger(__name__)
+_SHORTEST_TTL_S = 1.0
+
+
+class Committer:
+    """Keeps one session stored, and its time to live there in step with its use here."""
+
+    def __init__(
+        self,
+        session: Session,
+        store: SessionStore,
+        clock: Clock,
+        idle_timeout_s: float,
+        observer: EngineObserver,
+    ) -> None:
+        self.gone: S2sppError | None = None
+        """Why the session has no place in the store any more; nothing is saved then."""
+        self._session = session
+        self._store = store
+        self._clock = clock
+        self._idle_timeout_s = idle_timeout_s
+        self._observer = observer
+        self._covers = 0
+        self._saving: asyncio.Task[S2sppError | None] | None = None
+        self._touching: asyncio.Task[None] | None = None
+        self._refreshed = session.last_used  # use that the store's expiry knows of
+
+    async def through(self, revision: int) -> None:
+        """Returns once the store has `revision`. Raises what kept the save that would have covered it."""
+        while self._session.committed_revision < revision:
+            if self.gone is not None:
+                raise self.gone
+            saving = self.start()
+            covers = self._covers
+            error = await asyncio.shield(saving)
+            if error is not None and covers >= revision:
+                raise error
+
+    def start(self) -> asyncio.Task[S2sppError | None]:
+        """The save under way, or a new one. It belongs to the engine: who awaits it shields it."""
+        if self._saving is None or self._saving.done():
+            self._covers = self._session.revision
+            self._saving = asyncio.create_task(self._save(self._session.snapshot(), self._covers))
+        return self._saving
+
+    def refresh(self) -> None:
+        """Push the store's expiry on in the background, if the session was used well after the last time."""
+        used_since = self._session.last_used - self._refreshed
+        idle = self._touching is None or self._touching.done()
+        if idle and self.gone is None and used_since > self._idle_timeout_s / 4:
+            self._touching = asyncio.create_task(self._touch())
+
+    async def quiet(self) -> None:
+        """Returns when nothing of this session is on its way to the store."""
+        running = {task for task in (self._saving, self._touching) if task is not None and not task.done()}
+        if running:
+            await asyncio.wait(running)
+
+    async def _save(self, snapshot: Snapshot, revision: int) -> S2sppError | None:
+        began = time.perf_counter()
+        error = await self._ask(self._store.save(snapshot, self._ttl_s(), constant=False))
+        self._observer.commit_ended(time.perf_counter() - began, error is None)
+        if error is None:
+            self._session.commit(revision)
+        else:
+            _log.warning("session %s could not be committed: %s", snapshot.session, error)
+        return error
+
+    async def _touch(self) -> None:
+        await self._ask(self._store.touch(self._session.id, self._ttl_s()))
+
+    async def _ask(self, request: Awaitable[None]) -> S2sppError | None:
+        """What the store answered: nothing where it did as asked."""
+        used = self._session.last_used
+        try:
+            await request
+        except (SessionUnknown, SessionExpired) as error:
+            self.gone = error
+            return error
+        except Exception as error:
+            return told(error, "talking to the session store")
+        self._refreshed = used
+        return None
+
+    def _ttl_s(self) -> float:
+        """What is left of the idle timeout: the store forgets when the engine does, however late a save is."""
+        left = self._session.last_used + self._idle_timeout_s - self._clock()
+        return max(left, _SHORTEST_TTL_S)

@@ -1,0 +1,297 @@
+"""The Engine port in one process: sessions in memory, stepped through a queue, kept in a store.
+
+Public calls decide; the parts do: `session` the rules, `stepping` one frame's way, `commit` what is stored when,
+`table` who is in memory. Whatever must outlive its caller (a frame, a save, a restore) is a task of the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from s2spp.geometry import model_size
+from service.core.errors import (
+    ModelMismatch,
+    S2sppError,
+    SessionExpired,
+    SessionUnknown,
+    Unavailable,
+    error_from_reason,
+)
+from service.core.ports import Clock, Delivered, EngineObserver, Opened, SessionStore, StepQueue
+from service.core.types import (
+    Durability,
+    EncodedImage,
+    Failure,
+    ModelInfo,
+    SessionId,
+    SessionInfo,
+    SessionOptions,
+    Snapshot,
+    State,
+    new_session_id,
+)
+from service.engine.commit import Committer
+from service.engine.faults import told
+from service.engine.limits import EngineLimits
+from service.engine.observer import SilentObserver
+from service.engine.pixels import read_opening
+from service.engine.session import Entry, Session
+from service.engine.stepping import Stepper
+from service.engine.table import Resident, SessionTable
+
+_log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+
+class LocalEngine:
+    """Lives in one event loop, from its first call until `close`. The queue and the store are the caller's to close,
+    after the engine."""
+
+    def __init__(
+        self,
+        queue: StepQueue,
+        store: SessionStore,
+        info: ModelInfo,
+        limits: EngineLimits,
+        clock: Clock,
+        observer: EngineObserver | None = None,
+    ) -> None:
+        self._queue = queue
+        self._store = store
+        self._info = info
+        self._limits = limits
+        self._clock = clock
+        self._observer = observer or SilentObserver()
+        self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="s2spp-images")
+        self._table = SessionTable(limits, clock, self._observer)
+        self._stepper = Stepper(queue, self._threads, limits.images, self._observer)
+        # A session that is being restored or deleted: one of these at a time for each.
+        self._moving: dict[SessionId, asyncio.Task[None]] = {}
+        self._running: set[asyncio.Task[Any]] = set()
+        self._sweeper: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def open(self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions) -> Opened:
+        self._refuse_if_closed()
+        with self._table.permit():
+            return await self._own(self._open(frame, mask, options))
+
+    async def segment(
+        self,
+        session: SessionId,
+        frame_index: int,
+        frame: EncodedImage,
+        *,
+        durability: Durability,
+        received_through: int | None = None,
+    ) -> Delivered:
+        resident = await self._find(session)
+        # From here to the acceptance nothing may wait: the order of the calls is the order of the frames.
+        self._refuse_if_closed()
+        state = resident.session
+        state.last_used = self._clock()
+        entry = state.find(frame_index, received_through, self._limits.window)
+        if entry is None:
+            entry = self._accept(resident, frame_index, frame, durability)
+        outcome = entry.outcome
+        if outcome is None and entry.work is not None:
+            result = await asyncio.shield(entry.work)
+            if isinstance(result, S2sppError):
+                raise result
+            outcome = result
+        assert outcome is not None
+        await self._secure(resident, entry, durability)
+        if isinstance(outcome, Failure):
+            raise error_from_reason(outcome.reason, outcome.message, dict(outcome.metadata))
+        return Delivered(outcome, state.committed_frame)
+
+    async def describe(self, session: SessionId) -> SessionInfo:
+        """Asking is no use of a session, unless it has to be brought back for it."""
+        return self._describe(await self._find(session))
+
+    async def delete(self, session: SessionId) -> None:
+        self._refuse_if_closed()
+        while session in self._moving:
+            await asyncio.wait({self._moving[session]})
+        await asyncio.shield(self._move(session, self._delete(session)))
+
+    async def ready(self) -> None:
+        self._refuse_if_closed()
+        await self._store.ping()
+
+    def models(self) -> Sequence[ModelInfo]:
+        return (self._info,)
+
+    def sweep(self) -> None:
+        """Commit what pauses, drop what has expired. Runs by itself every `sweep_every_s` while sessions are here."""
+        now = self._clock()
+        for resident in self._table:
+            session, commits = resident.session, resident.commits
+            if session.busy:
+                continue
+            idle_s = now - session.last_used
+            if commits.gone is not None:
+                self._table.drop(session.id)
+            elif not session.committed:
+                if idle_s >= self._limits.commit_idle_s:
+                    commits.start()
+            elif idle_s >= self._limits.idle_timeout_s:
+                self._table.drop(session.id)
+                self._observer.session_expired()
+            else:
+                commits.refresh()
+
+    async def close(self) -> None:
+        """Take nothing new, answer what is under way, commit every session. As long as the queue and store take."""
+        self._closed = True
+        while self._running:
+            await asyncio.wait(self._running)
+        for resident in self._table:
+            try:
+                await resident.commits.through(resident.session.revision)
+            except S2sppError as error:
+                frame = resident.session.committed_frame
+                _log.error("session %s ends at its committed frame %d: %s", resident.session.id, frame, error)
+            await resident.commits.quiet()
+            self._table.drop(resident.session.id)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._threads.shutdown(wait=False)
+
+    async def _open(self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions) -> Opened:
+        loop = asyncio.get_running_loop()
+        try:
+            opening = await loop.run_in_executor(
+                self._threads, read_opening, frame, mask, self._info, self._limits
+            )
+            state = await self._queue.initialise(opening.frame, opening.masks)
+            snapshot = Snapshot(
+                session=new_session_id(),
+                model_digest=self._info.digest,
+                options=options,
+                height=opening.height,
+                width=opening.width,
+                object_ids=opening.object_ids,
+                next_frame=1,
+                received_through=0,
+                state_changing=self._states(state, constant=False),
+                state_constant=self._states(state, constant=True),
+                outbox=(),
+            )
+            await self._store.save(snapshot, self._limits.idle_timeout_s, constant=True)
+        except Exception as error:
+            raise told(error, "opening a session") from error
+        resident = self._take_in(snapshot)
+        self._observer.session_opened()
+        return Opened(self._describe(resident), sum(array.nbytes for array in state.values()))
+
+    def _accept(
+        self, resident: Resident, frame_index: int, frame: EncodedImage, durability: Durability
+    ) -> Entry:
+        entry, before, turn = resident.session.accept(frame_index)
+
+        async def work() -> Any:
+            outcome = await self._stepper.answer(resident, entry, frame, before, turn)
+            resident.session.last_used = self._clock()
+            if durability is Durability.RELAXED and resident.session.frames_at_stake >= self._limits.commit_every:
+                resident.commits.start()
+            return outcome
+
+        entry.work = self._own(work())
+        return entry
+
+    async def _secure(self, resident: Resident, entry: Entry, durability: Durability) -> None:
+        """Wait until the answer may leave. Raises Unavailable; the answer stays in the outbox then."""
+        crowded = resident.session.frames_at_stake >= self._limits.max_uncommitted
+        if durability is Durability.STRICT or crowded:
+            await resident.commits.through(entry.revision)
+
+    async def _find(self, session: SessionId) -> Resident:
+        """From memory, at once; else from the store, once for however many callers."""
+        while True:
+            self._refuse_if_closed()
+            moving = self._moving.get(session)
+            resident = self._table.get(session) if moving is None else None
+            if resident is not None:
+                if self._table.expires_in_s(resident) == 0:
+                    raise SessionExpired(f"session {session} has expired; open a new one", session=session)
+                return resident
+            await asyncio.shield(moving or self._move(session, self._restore(session)))
+
+    async def _restore(self, session: SessionId) -> None:
+        with self._table.permit():
+            try:
+                snapshot = await self._store.load(session)
+                if snapshot.model_digest != self._info.digest:
+                    raise ModelMismatch(
+                        f"session {session} was opened with model {snapshot.model_digest}, but this server has "
+                        f"{self._info.digest}; open a new session, or serve the other model",
+                        session_model=snapshot.model_digest,
+                        server_model=self._info.digest,
+                    )
+                await self._store.touch(session, self._limits.idle_timeout_s)
+            except Exception as error:
+                raise told(error, f"restoring session {session}") from error
+            self._take_in(snapshot)
+            self._observer.session_restored()
+
+    async def _delete(self, session: SessionId) -> None:
+        resident = self._table.get(session)
+        if resident is not None:
+            resident.commits.gone = SessionUnknown(f"session {session} was deleted", session=session)
+            await resident.commits.quiet()
+        try:
+            await self._store.delete(session)
+        except (SessionUnknown, SessionExpired):
+            raise
+        except Exception as error:
+            if resident is not None:
+                resident.commits.gone = None
+            raise told(error, f"deleting session {session}") from error
+        self._table.drop(session)
+        self._observer.session_deleted()
+
+    def _move(self, session: SessionId, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        async def move() -> None:
+            try:
+                await work
+            finally:
+                del self._moving[session]
+
+        self._moving[session] = task = self._own(move())
+        return task
+
+    def _take_in(self, snapshot: Snapshot) -> Resident:
+        size = model_size(snapshot.height, snapshot.width, self._info.pixel_budget, self._info.multiple)
+        session = Session(snapshot, size, self._clock())
+        idle_s = self._limits.idle_timeout_s
+        resident = Resident(session, Committer(session, self._store, self._clock, idle_s, self._observer))
+        self._table.add(resident)
+        if self._sweeper is None or self._sweeper.done():
+            self._sweeper = asyncio.create_task(self._keep_sweeping())
+        return resident
+
+    async def _keep_sweeping(self) -> None:
+        while len(self._table):
+            await asyncio.sleep(self._limits.sweep_every_s)
+            self.sweep()
+
+    def _describe(self, resident: Resident) -> SessionInfo:
+        return resident.session.describe(self._info, self._table.expires_in_s(resident))
+
+    def _states(self, state: State, *, constant: bool) -> State:
+        return {spec.name: state[spec.name] for spec in self._info.states if spec.constant is constant}
+
+    def _own(self, work: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise Unavailable("the server is shutting down; try again in a moment")

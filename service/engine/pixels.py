@@ -1,0 +1,108 @@
+"""What the engine does to pixels, as plain functions for its threads: no session, no waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from s2spp.geometry import frame_to_model, mask_to_model, model_size, probability_to_frame
+from service.core.errors import InvalidImage, InvalidMask
+from service.core.types import Answer, EncodedImage, ImageU8, LabelMap, MaskFormat, ModelInfo, ObjectReport
+from service.engine.limits import EngineLimits
+from service.imaging import ImageLimits, decode_frame, decode_mask, encode_mask
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A first frame and its mask on the model's grid: `frame` [h,w,3], `masks` [N,h,w] (0/1) in the order of
+    `object_ids`. `height`, `width`: the frame's own."""
+
+    height: int
+    width: int
+    object_ids: tuple[int, ...]
+    frame: ImageU8
+    masks: NDArray[np.uint8]
+
+
+def read_opening(frame: EncodedImage, mask: EncodedImage, model: ModelInfo, limits: EngineLimits) -> Opening:
+    """Raises InvalidInput: an unusable picture, a mask of another size, an empty one, or too many objects."""
+    pixels, labels = decode_frame(frame, limits.images), decode_mask(mask, limits.images)
+    height, width = pixels.shape[:2]
+    if labels.shape != (height, width):
+        raise InvalidMask(
+            f"the mask is {labels.shape[1]} x {labels.shape[0]} but its frame is {width} x {height} "
+            "(width x height); send both in one size"
+        )
+    object_ids = tuple(int(value) for value in np.flatnonzero(np.bincount(labels.ravel())) if value)
+    if not object_ids:
+        raise InvalidMask("the mask is empty: every pixel is background; mark the object to follow")
+    if len(object_ids) > limits.max_objects:
+        raise InvalidMask(f"the mask has {len(object_ids)} objects, at most {limits.max_objects} are followed")
+    size = model_size(height, width, model.pixel_budget, model.multiple)
+    masks = np.stack([mask_to_model((labels == object_id).astype(np.uint8), size) for object_id in object_ids])
+    return Opening(height, width, object_ids, frame_to_model(pixels, size), masks)
+
+
+def read_frame(
+    image: EncodedImage, limits: ImageLimits, frame_size: tuple[int, int], size: tuple[int, int]
+) -> ImageU8:
+    """The frame on the model's grid `size`. Raises InvalidInput, also for one that is not of `frame_size`."""
+    pixels = decode_frame(image, limits)
+    height, width = frame_size
+    if pixels.shape[:2] != frame_size:
+        raise InvalidImage(
+            f"the frame is {pixels.shape[1]} x {pixels.shape[0]} but the session's frames are {width} x {height} "
+            "(width x height); resize it, or open another session",
+            height=height,
+            width=width,
+        )
+    return frame_to_model(pixels, size)
+
+
+def make_answer(
+    frame_index: int,
+    probability: NDArray[np.float32],
+    object_ids: Sequence[int],
+    frame_size: tuple[int, int],
+    mask_format: MaskFormat,
+    compute_ms: float,
+) -> Answer:
+    """Per-object `probability` [N,h',w'] -> merged and encoded mask of `frame_size`, with its reports."""
+    labels, best = merge_to_frame(probability, object_ids, *frame_size)
+    return Answer(
+        frame_index=frame_index,
+        mask=encode_mask(labels, mask_format),
+        mask_format=mask_format,
+        height=frame_size[0],
+        width=frame_size[1],
+        objects=tuple(_report(object_id, labels, best) for object_id in object_ids),
+        compute_ms=compute_ms,
+    )
+
+
+def merge_to_frame(
+    probability: NDArray[np.float32], object_ids: Sequence[int], height: int, width: int
+) -> tuple[LabelMap, NDArray[np.float32]]:
+    """merge_objects(probability_to_frame(...)) of s2spp.geometry, and the winner's probability at each pixel.
+
+    One object at a time: all of them at the frame's size would be gigabytes for many objects in a large frame."""
+    labels = np.zeros((height, width), np.uint8)
+    best = np.full((height, width), 0.5, np.float32)
+    for row, object_id in zip(probability, object_ids, strict=True):
+        candidate = probability_to_frame(row[None], height, width)[0]
+        labels[candidate > best] = object_id
+        np.maximum(best, candidate, out=best)
+    return labels, best
+
+
+def _report(object_id: int, labels: LabelMap, best: NDArray[np.float32]) -> ObjectReport:
+    inside = labels == object_id
+    x, y, width, height = cv2.boundingRect(inside.view(np.uint8))
+    box = np.s_[y : y + height, x : x + width]
+    values = best[box][inside[box]]
+    confidence = float(values.mean(dtype=np.float64)) if values.size else 0.0
+    return ObjectReport(object_id, int(values.size), (x, y, width, height), confidence)

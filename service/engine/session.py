@@ -1,0 +1,212 @@
+"""One session and the rules of its frame indices, outbox and commits. Synchronous: nothing here waits or does I/O.
+
+Frames move through three marks: `next_frame` (accepted up to here), `settled_frame` (answered, in order, state kept)
+and `committed_frame` (stored). The outbox holds what is accepted and not acknowledged. Every settling raises
+`revision`; a commit covers all revisions up to that of its snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+
+from service.core.errors import FrameAcknowledged, FrameGap, Overloaded, S2sppError
+from service.core.types import Answer, Failure, ModelInfo, SessionId, SessionInfo, SessionOptions, Snapshot, State
+
+Outcome = Answer | Failure
+
+
+@dataclass(eq=False)
+class Turn:
+    """What the next frame waits for. `stepped`: the state after this frame, None when it will never come.
+    `settled`: whether this frame's answer stands."""
+
+    stepped: asyncio.Future[State | None]
+    settled: asyncio.Future[bool]
+
+    @classmethod
+    def waiting(cls) -> Turn:
+        loop = asyncio.get_running_loop()
+        return cls(loop.create_future(), loop.create_future())
+
+    @classmethod
+    def over(cls, state: State) -> Turn:
+        turn = cls.waiting()
+        turn.stepped.set_result(state)
+        turn.settled.set_result(True)
+        return turn
+
+    def abandon(self) -> None:
+        """Nothing more comes of this frame: those behind it must not step."""
+        if not self.stepped.done():
+            self.stepped.set_result(None)
+        if not self.settled.done():
+            self.settled.set_result(False)
+
+
+@dataclass(eq=False)
+class Entry:
+    """A frame in the outbox. `work` is the engine's own task, so a caller that departs cancels nothing; None when
+    the outcome came out of the store."""
+
+    index: int
+    outcome: Outcome | None = None
+    revision: int = 0
+    work: asyncio.Task[Outcome | S2sppError] | None = field(default=None, repr=False)
+
+
+class Session:
+    """A session in memory: what a stored snapshot says, and what came since."""
+
+    def __init__(self, snapshot: Snapshot, size: tuple[int, int], now: float) -> None:
+        """`size`: the model's grid [h,w] for the session's frames."""
+        self._origin = replace(snapshot, state_changing={}, outbox=())
+        self._changing = tuple(snapshot.state_changing)
+        self.size = size
+        self.last_used = now
+        self.next_frame = snapshot.next_frame
+        self.received_through = snapshot.received_through
+        self.outbox = {outcome.frame_index: Entry(outcome.frame_index, outcome) for outcome in snapshot.outbox}
+        self.settled_frame = snapshot.next_frame - 1
+        self.revision = 0
+        self.committed_revision = 0
+        self._settled_state: State = {**snapshot.state_changing, **snapshot.state_constant}
+        self._tail = Turn.over(self._settled_state)
+        # Revision of every accepted frame that is not stored; None while it is under way. Ascending by index.
+        self._uncommitted: dict[int, int | None] = {}
+
+    @property
+    def id(self) -> SessionId:
+        return self._origin.session
+
+    @property
+    def options(self) -> SessionOptions:
+        return self._origin.options
+
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        return self._origin.object_ids
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of the session's frames."""
+        return self._origin.height, self._origin.width
+
+    @property
+    def busy(self) -> bool:
+        """A frame is under way."""
+        return self.settled_frame < self.next_frame - 1
+
+    @property
+    def committed(self) -> bool:
+        return self.committed_revision == self.revision
+
+    @property
+    def frames_at_stake(self) -> int:
+        """Answered frames that a crash would lose now."""
+        return sum(revision is not None for revision in self._uncommitted.values())
+
+    @property
+    def committed_frame(self) -> int:
+        return next(iter(self._uncommitted), self.next_frame) - 1
+
+    def find(self, index: int, received_through: int | None, window: int) -> Entry | None:
+        """The entry that answers frame `index`, or None when the frame is to be accepted now.
+
+        Raises:
+            FrameGap: beyond the next one. FrameAcknowledged: its answer was taken. Overloaded: the window is full.
+        """
+        if index > self.next_frame:
+            raise FrameGap(
+                f"frame {index} came, but frame {self.next_frame} is expected next; send that one",
+                expected=self.next_frame,
+            )
+        self._acknowledge(index - 1 if received_through is None else received_through)
+        if index <= self.received_through:
+            raise FrameAcknowledged(
+                f"frame {index} was answered and its answer taken before (through {self.received_through}); "
+                f"frame {self.next_frame} is expected next",
+                expected=self.next_frame,
+            )
+        entry = self.outbox.get(index)
+        if entry is None and len(self.outbox) >= window:
+            raise Overloaded(
+                f"{len(self.outbox)} frames of this session are under way or not acknowledged, {window} at most; "
+                "take their masks, and say so with received_through",
+                retry_after_s=1.0,
+            )
+        if entry is not None and isinstance(entry.outcome, Failure) and index == self.next_frame - 1:
+            return None  # the caller prefers to send the bad frame's index again
+        return entry
+
+    def accept(self, index: int) -> tuple[Entry, Turn, Turn]:
+        """Register frame `index` (as `find` allowed): its entry, the turn before it, and its own."""
+        before, turn, entry = self._tail, Turn.waiting(), Entry(index)
+        # A failure that is tried anew is forgotten; it had not moved the state.
+        self.settled_frame = min(self.settled_frame, index - 1)
+        self.outbox[index] = entry
+        self._uncommitted[index] = None
+        self.next_frame = index + 1
+        self._tail = turn
+        return entry, before, turn
+
+    def settle(self, entry: Entry, outcome: Outcome, state: State) -> None:
+        """The frame after `settled_frame` has its outcome; `state` is the state after it."""
+        self.revision += 1
+        entry.outcome, entry.revision = outcome, self.revision
+        self.settled_frame, self._settled_state = entry.index, state
+        self._uncommitted[entry.index] = self.revision
+
+    def roll_back(self, entry: Entry, before: Turn) -> None:
+        """Forget an accepted frame and those behind it, as if they had not come. No effect when that happened."""
+        if self.outbox.get(entry.index) is not entry:
+            return
+        for index in range(entry.index, self.next_frame):
+            self.outbox.pop(index, None)
+            self._uncommitted.pop(index, None)
+        self.next_frame = entry.index
+        self._tail = before
+
+    def commit(self, revision: int) -> None:
+        """A snapshot taken at `revision` is stored."""
+        self.committed_revision = max(self.committed_revision, revision)
+        self._uncommitted = {
+            index: settled
+            for index, settled in self._uncommitted.items()
+            if settled is None or settled > self.committed_revision
+        }
+
+    def snapshot(self) -> Snapshot:
+        """The session at `revision`, without the frames that are under way."""
+        return replace(
+            self._origin,
+            next_frame=self.settled_frame + 1,
+            received_through=self.received_through,
+            state_changing={name: self._settled_state[name] for name in self._changing},
+            outbox=tuple(
+                entry.outcome
+                for entry in self.outbox.values()
+                if entry.outcome is not None and entry.index <= self.settled_frame
+            ),
+        )
+
+    def describe(self, model: ModelInfo, expires_in_s: float) -> SessionInfo:
+        height, width = self.frame_size
+        return SessionInfo(
+            session=self.id,
+            model=model.name,
+            model_digest=self._origin.model_digest,
+            height=height,
+            width=width,
+            object_ids=self.object_ids,
+            next_frame=self.next_frame,
+            committed_frame=self.committed_frame,
+            expires_in_s=expires_in_s,
+        )
+
+    def _acknowledge(self, through: int) -> None:
+        """An answer that is not made yet cannot have been taken: calls may overlap."""
+        through = min(through, self.settled_frame)
+        for index in [index for index in self.outbox if index <= through]:
+            del self.outbox[index]
+        self.received_through = max(self.received_through, through)

@@ -1,0 +1,188 @@
+"""What every SessionStore promises, asked of the fake and of a real Redis; and what that must survive."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from service.core.errors import SessionExpired, SessionUnknown, Unavailable
+from service.core.ports import SessionStore
+from service.core.types import SessionId, new_session_id
+from service.store.embedded import EmbeddedRedis
+from service.store.redis_store import RedisSessionStore, connect
+from tests.fakes.store import InMemorySessionStore, assert_same, make_snapshot
+
+
+@dataclass
+class World:
+    """A store, and the powers that a test needs over what lies under it."""
+
+    store: SessionStore
+    pass_seconds: Callable[[float], Awaitable[None]]
+    cut_off: Callable[[], Awaitable[None]]
+
+
+@pytest.fixture(params=["fake", "redis"])
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    if request.param == "fake":
+        now = 0.0
+        fake = InMemorySessionStore(lambda: now)
+
+        async def pass_seconds(seconds: float) -> None:
+            nonlocal now
+            now += seconds
+
+        async def cut_off() -> None:
+            fake.away = True
+
+        yield World(fake, pass_seconds, cut_off)
+        return
+    async with EmbeddedRedis(tmp_path / "data") as embedded, connect(embedded.url) as client:
+        yield World(RedisSessionStore(client), asyncio.sleep, embedded.close)
+
+
+async def test_what_was_saved_comes_back_bit_for_bit(world: World) -> None:
+    snapshot, other = make_snapshot(), make_snapshot(next_frame=30, object_ids=(255,))
+    await world.store.save(snapshot, 60, constant=True)
+    await world.store.save(other, 60, constant=True)
+    assert_same(await world.store.load(snapshot.session), snapshot)
+    assert_same(await world.store.load(other.session), other)
+
+
+async def test_constant_states_stay_when_they_are_not_saved_again(world: World) -> None:
+    snapshot = make_snapshot()
+    await world.store.save(snapshot, 60, constant=True)
+    later = make_snapshot(snapshot.session, next_frame=9)
+    later = replace(later, state_constant={"first_key": later.state_constant["first_key"] + 1})
+    await world.store.save(later, 60, constant=False)
+    expected = replace(later, state_constant=snapshot.state_constant)
+    assert_same(await world.store.load(snapshot.session), expected)
+
+
+async def test_a_save_replaces_the_outbox(world: World) -> None:
+    snapshot = make_snapshot()
+    await world.store.save(snapshot, 60, constant=True)
+    for outbox in (snapshot.outbox[1:], (), snapshot.outbox):
+        await world.store.save(replace(snapshot, outbox=outbox), 60, constant=False)
+        assert (await world.store.load(snapshot.session)).outbox == outbox
+
+
+async def test_a_save_replaces_the_objects(world: World) -> None:
+    snapshot = make_snapshot(object_ids=(1, 2, 3))
+    await world.store.save(snapshot, 60, constant=True)
+    fewer = make_snapshot(snapshot.session, object_ids=(3,))
+    await world.store.save(fewer, 60, constant=True)
+    assert_same(await world.store.load(snapshot.session), fewer)
+
+
+async def test_a_session_that_never_was_is_unknown(world: World) -> None:
+    await _assert_gone(world.store, new_session_id(), SessionUnknown)
+
+
+async def test_a_session_expires_and_is_remembered_as_expired(world: World) -> None:
+    snapshot = make_snapshot()
+    await world.store.save(snapshot, 0.2, constant=True)
+    await world.pass_seconds(0.3)
+    await _assert_gone(world.store, snapshot.session, SessionExpired)
+
+
+async def test_touch_and_save_push_expiry_on(world: World) -> None:
+    touched, saved = make_snapshot(), make_snapshot()
+    for snapshot in (touched, saved):
+        await world.store.save(snapshot, 1.5, constant=True)
+    await world.store.touch(touched.session, 60)
+    await world.store.save(saved, 60, constant=False)
+    await world.pass_seconds(1.6)
+    assert_same(await world.store.load(touched.session), touched)
+    assert_same(await world.store.load(saved.session), saved)
+
+
+async def test_a_deleted_session_is_unknown(world: World) -> None:
+    snapshot, neighbour = make_snapshot(), make_snapshot()
+    await world.store.save(snapshot, 60, constant=True)
+    await world.store.save(neighbour, 60, constant=True)
+    await world.store.delete(snapshot.session)
+    await _assert_gone(world.store, snapshot.session, SessionUnknown)
+    assert_same(await world.store.load(neighbour.session), neighbour)
+
+
+async def test_every_call_says_so_when_the_store_is_away(world: World) -> None:
+    snapshot = make_snapshot()
+    await world.store.save(snapshot, 60, constant=True)
+    await world.store.ping()
+    await world.cut_off()
+    for call in (
+        world.store.save(snapshot, 60, constant=False),
+        world.store.load(snapshot.session),
+        world.store.touch(snapshot.session, 60),
+        world.store.delete(snapshot.session),
+        world.store.ping(),
+    ):
+        with pytest.raises(Unavailable, match="try again"):
+            await call
+
+
+async def test_nothing_acknowledged_is_lost_when_redis_is_killed(tmp_path: Path) -> None:
+    """Six sessions are saved without pause while Redis is killed; then a new server opens the folder."""
+    acknowledged: dict[SessionId, int] = {new_session_id(): 0 for _ in range(6)}
+    randomly, running = random.Random(7), True
+
+    async def keep_saving(store: SessionStore, session: SessionId) -> None:
+        while running:
+            next_frame = acknowledged[session] + 1
+            try:
+                snapshot = make_snapshot(session, next_frame=next_frame)
+                await store.save(snapshot, 60, constant=not acknowledged[session])
+                acknowledged[session] = next_frame
+            except Unavailable:
+                await asyncio.sleep(0.05)
+
+    async def assert_all_there(store: SessionStore) -> None:
+        for session, next_frame in acknowledged.items():
+            if next_frame:
+                stored = await store.load(session)
+                assert stored.next_frame >= next_frame
+                assert_same(stored, make_snapshot(session, next_frame=stored.next_frame))
+
+    async with EmbeddedRedis(tmp_path) as embedded, connect(embedded.url) as client:
+        store = RedisSessionStore(client)
+        writers = [asyncio.create_task(keep_saving(store, session)) for session in acknowledged]
+        for _ in range(3):
+            await asyncio.sleep(randomly.uniform(0.2, 0.4))
+            os.kill((await client.info("server"))["process_id"], signal.SIGKILL)
+            await _until_back(store)
+            await assert_all_there(store)
+        running = False
+        await asyncio.gather(*writers)
+    assert all(acknowledged.values())
+    async with EmbeddedRedis(tmp_path) as embedded, connect(embedded.url) as client:
+        await assert_all_there(RedisSessionStore(client))
+
+
+async def _assert_gone(store: SessionStore, session: SessionId, error: type[Exception]) -> None:
+    for call in (
+        store.load(session),
+        store.touch(session, 60),
+        store.delete(session),
+        store.save(make_snapshot(session), 60, constant=False),
+        store.load(session),
+    ):
+        with pytest.raises(error, match=session):
+            await call
+
+
+async def _until_back(store: SessionStore) -> None:
+    for _ in range(100):
+        try:
+            await store.ping()
+            return
+        except Unavailable:
+            await asyncio.sleep(0.1)
+    raise AssertionError("the embedded Redis was not started again")

@@ -1,0 +1,97 @@
+"""A session store that can be sent away, and snapshots to put into stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from service.core.errors import Unavailable
+from service.core.types import (
+    Answer,
+    Failure,
+    MaskFormat,
+    ObjectReport,
+    SessionId,
+    SessionOptions,
+    Snapshot,
+    State,
+    new_session_id,
+)
+from service.store.memory import MemorySessionStore
+
+
+class InMemorySessionStore(MemorySessionStore):
+    """`away` True: every call raises Unavailable, and nothing is lost."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(clock)
+        self.away = False
+
+    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool) -> None:
+        self._reach()
+        await super().save(snapshot, ttl_s, constant=constant)
+
+    async def load(self, session: SessionId) -> Snapshot:
+        self._reach()
+        return await super().load(session)
+
+    async def touch(self, session: SessionId, ttl_s: float) -> None:
+        self._reach()
+        await super().touch(session, ttl_s)
+
+    async def delete(self, session: SessionId) -> None:
+        self._reach()
+        await super().delete(session)
+
+    async def ping(self) -> None:
+        self._reach()
+
+    def _reach(self) -> None:
+        if self.away:
+            raise Unavailable("the store is away; try again")
+
+
+def make_snapshot(
+    session: SessionId | None = None, *, next_frame: int = 8, object_ids: tuple[int, ...] = (1, 7)
+) -> Snapshot:
+    """Two answers in the outbox, one of them a failure. The changing state follows `next_frame`."""
+    random = np.random.default_rng(next_frame)
+
+    def state(*shape: int) -> np.ndarray:
+        bits = random.integers(0, 1 << 16, (len(object_ids), *shape), np.uint16)
+        return bits.view(np.float16)  # any bits, NaNs of every payload among them
+
+    constant = np.full((len(object_ids), 3, 5), 0.25, np.float16)
+    reports = tuple(ObjectReport(object_id, 12, (3, 4, 5, 6), 0.875) for object_id in object_ids)
+    return Snapshot(
+        session=session or new_session_id(),
+        model_digest="sha256:00ff",
+        options=SessionOptions(mask_format=MaskFormat.RAW),
+        height=480,
+        width=854,
+        object_ids=object_ids,
+        next_frame=next_frame,
+        received_through=next_frame - 3,
+        state_changing={"rnn1_h": state(4, 6, 8), "rnn1_c": state(2, 3)},
+        state_constant={"first_key": constant},
+        outbox=(
+            Answer(next_frame - 2, random.bytes(64), MaskFormat.RAW, 480, 854, reports, compute_ms=3.5),
+            Failure(next_frame - 1, "INVALID_IMAGE", "not an image", {"field": "frame"}),
+        ),
+    )
+
+
+def assert_same(one: Snapshot, other: Snapshot) -> None:
+    """Equal, the states bit for bit."""
+    for states in ("state_changing", "state_constant"):
+        mine, theirs = _bits(getattr(one, states)), _bits(getattr(other, states))
+        assert mine == theirs, states
+    empty: State = {}
+    bare = [replace(snapshot, state_changing=empty, state_constant=empty) for snapshot in (one, other)]
+    assert bare[0] == bare[1]
+
+
+def _bits(state: State) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    return {name: (tensor.dtype.str, tensor.shape, tensor.tobytes()) for name, tensor in state.items()}
