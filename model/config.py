@@ -1,4 +1,4 @@
-"""The configuration of a network, as one typed, JSON-round-tripping object. Recipes (model/recipes.py) build it."""
+"""The configuration of a network: one typed object that goes through JSON. model/recipes.py builds them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ DistanceKind = Literal["classes", "regression"]
 
 @dataclass(frozen=True)
 class MemoryConfig:
-    """One recurrent memory on the encoder's features of `stride` (section III-A, IV-B). `inputs`: what the memory
-    sees is first mixed down to so many channels by a 1x1 convolution; 0 leaves it as it is."""
+    """One recurrent memory on the encoder's features of `stride` (section III-A, IV-B). `inputs`: what the
+    memory sees is first mixed down to so many channels by a 1x1 convolution; 0 leaves it as it is."""
 
     stride: int
     channels: int
@@ -24,7 +24,7 @@ class MemoryConfig:
 
 @dataclass(frozen=True)
 class DistanceConfig:
-    """The distance task (eq. 6): truncation `radius` R and `bin_size` s, in pixels of the network's output grid."""
+    """The distance task (eq. 6): truncation `radius` R and `bin_size` s, in pixels of the output grid."""
 
     radius: int = 20
     bin_size: int = 1
@@ -42,8 +42,8 @@ class DistanceConfig:
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """Beyond the paper: the current frame attends to the first frame (constant state) and to the previous frame,
-    and what it reads goes into the memory of `stride`."""
+    """Beyond the paper: the current frame attends to the first frame (constant state) and to the previous
+    frame, and what it reads goes into the memory of `stride`."""
 
     stride: int = 16
     key_channels: int = 64
@@ -57,10 +57,10 @@ class NetworkConfig:
     """S2S++ and every variant of it.
 
     memories: coarse to fine; the first is the bottleneck (RNN1), the others are skip-memories (RNN2, RNN3).
-    decoder: channels after each x2 up-sampling, from the bottleneck on; five stages end at full resolution, fewer
-        stop earlier and the mask is resized from there.
-    cell: activations of the ConvLSTM. tanh; relu (S2S: ReLU in place of tanh); reference (sigmoid candidate, ReLU
-        output, as in the authors' published code).
+    decoder: channels after each x2 up-sampling, from the bottleneck on; five stages end at full
+        resolution, fewer stop earlier and the mask is resized from there.
+    cell: activations of the ConvLSTM. tanh; relu (S2S: ReLU in place of tanh); reference (sigmoid
+        candidate, ReLU output, as in the authors' published code).
     recurrence: convlstm, or mask_guidance (section III-A: the previous mask instead of the ConvLSTM).
     previous_mask: the previous frame's probability as one more input of every memory.
     top_down: a skip-memory also sees what the decoder made of the coarser levels.

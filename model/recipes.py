@@ -1,4 +1,4 @@
-"""Named recipes: each returns a whole network configuration. `paper` is S2S++ as published; the others vary it."""
+"""Named recipes, each a whole network configuration. `paper` is S2S++ as published; the others vary it."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def light() -> NetworkConfig:
 
 
 def light_plain() -> NetworkConfig:
-    """`light` without what goes beyond the paper: what attention and the previous mask are measured against."""
+    """`light` without what goes beyond the paper: attention and the previous mask are measured against it."""
     return replace(light(), attention=None, previous_mask=False, top_down=False)
 
 

@@ -1,8 +1,9 @@
 """The one geometry: any frame shape to the model's grid and back, in training, evaluation and serving alike.
 
-A model has a pixel budget (256 x 448 for the shipped ones), not a fixed shape: a frame is resized to the grid of
-about that many pixels, its sides multiples of the encoder's stride, whose aspect ratio is nearest the frame's own.
-So portrait and square videos are neither squeezed nor padded. Knows numpy and OpenCV only; both sides import it.
+A model has a pixel budget (256 x 448 for the shipped ones), not a fixed shape: a frame is resized to the grid
+of about that many pixels, its sides multiples of the encoder's stride, whose aspect ratio is nearest the frame's
+own. So portrait and square videos are neither squeezed nor padded. Knows numpy and OpenCV only; both sides
+import it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _MAX_ASPECT = 4.0
 
 
 def model_size(height: int, width: int, pixel_budget: int, multiple: int) -> tuple[int, int]:
-    """Grid (h, w) for a frame of `height` x `width` pixels: multiples of `multiple`, h * w near the budget."""
+    """Grid (h, w) for a frame of `height` x `width`: multiples of `multiple`, h * w near the budget."""
     if height < 1 or width < 1:
         raise ValueError(f"a frame needs at least one pixel, got {height} x {width}")
     aspect = min(max(width / height, 1 / _MAX_ASPECT), _MAX_ASPECT)
@@ -42,8 +43,8 @@ def frame_to_model(frame: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[n
 
 
 def mask_to_model(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Binary uint8 [H,W] (0/1) -> [h,w] (0/1): cells at least half covered. A mask with any pixel keeps at least
-    its densest cell, so a tiny object is never lost here."""
+    """Binary uint8 [H,W] (0/1) -> [h,w] (0/1): cells at least half covered. A mask with any pixel keeps at
+    least its densest cell, so a tiny object is never lost here."""
     if mask.shape == size:
         return mask
     # Averaging first along every side that shrinks, so that each pixel counts somewhere.

@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     idle_timeout_s: PositiveFloat = Field(3600, description="Seconds after which an idle session expires")
     window: PositiveInt = Field(16, description="Frames of one stream that may be under way")
     max_batch: PositiveInt = Field(16, description="Objects of all sessions that share one run of the model")
-    drain_s: PositiveFloat = Field(10, description="Seconds that running requests get when the server stops")
+    drain_s: PositiveFloat = Field(5, description="Seconds that running requests get when the server stops")
 
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         "info", description="Least level logged"

@@ -10,9 +10,8 @@ from torch.nn import functional as F
 class FrameAttention(nn.Module):
     """Every cell of the current frame reads the remembered frame's values where its key looks alike.
 
-    `local`: a learned penalty on squared displacement, so that between neighbouring frames a cell prefers to look
-    nearby; a look-alike across the picture then does not win. Displacements are in cells.
-    """
+    `local`: a learned penalty on squared displacement, so that between neighbouring frames a cell prefers to
+    look nearby; a look-alike across the picture then does not win. Displacements are in cells."""
 
     def __init__(self, key_channels: int, local: bool) -> None:
         super().__init__()

@@ -10,8 +10,8 @@ from model.config import DistanceConfig
 
 
 class DecoderStage(nn.Module):
-    """1x1 merge of (below, plain skip, skip-memory), bilinear x2, convolution. The 1x1 convolutions are the paper's
-    "weighted averaging with learnable weights" (section III-A)."""
+    """1x1 merge of (below, plain skip, skip-memory), bilinear x2, convolution. The 1x1 convolutions are the
+    paper's "weighted averaging with learnable weights" (section III-A)."""
 
     def __init__(self, below: int, extra: int, outputs: int, kernel: int) -> None:
         super().__init__()
@@ -27,8 +27,8 @@ class DecoderStage(nn.Module):
 class MaskHead(nn.Module):
     """`forward(features) -> (mask logits [B,1,h,w], distance scores [B,K,h,w] or None)`.
 
-    With the distance task: a segmentation branch of K channels beside the K distance scores, and a 1x1 convolution
-    over ReLU(both) (section IV-C)."""
+    With the distance task: a segmentation branch of K channels beside the K distance scores, and a 1x1
+    convolution over ReLU(both) (section IV-C)."""
 
     def __init__(self, inputs: int, distance: DistanceConfig | None) -> None:
         super().__init__()

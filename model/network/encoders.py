@@ -1,4 +1,4 @@
-"""Encoders: an image to features at strides 2, 4, 8, 16 and 32. Normalisation of uint8 values is part of them."""
+"""Encoders: an image to features at strides 2, 4, 8, 16 and 32. They normalise by themselves."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Encoder(nn.Module):
 
 
 class _PadConv(nn.Conv2d):
-    """Stride-2 convolution padded right and bottom only, as the published MobileNetV2 weights were trained (SAME)."""
+    """Stride-2 convolution padded right and bottom only (SAME), as the published MobileNetV2 was trained."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(F.pad(x, (0, 1, 0, 1)))
@@ -90,7 +90,7 @@ class MobileNetV2(Encoder):
                 self.channels[stride] = outputs
         self.blocks = nn.ModuleList(blocks)
         for conv in _convs(self):
-            # Without weights to load: Xavier would starve the depthwise convolutions, whose fan-out is not real.
+            # Not Xavier: it takes the fan-out of a depthwise convolution for hundreds of times what it is.
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
             assert conv.bias is not None
             nn.init.zeros_(conv.bias)
@@ -118,11 +118,12 @@ class MobileNetV2(Encoder):
 
 
 class VGG16(Encoder):
-    """VGG16, convolutional part: features after each pool (section IV-A). The fully connected layers, which would be
-    4096-wide convolutions at stride 32, are left out: no ConvLSTM channel count of the paper fits behind them.
+    """VGG16, convolutional part: features after each pool (section IV-A). The fully connected layers, which
+    would be 4096-wide convolutions at stride 32, are left out: no ConvLSTM channel count of the paper fits
+    behind them.
 
-    Weights to load are named conv1_1 .. conv5_3 (.weight, .bias) and take RGB / 255, normalised by ImageNet's mean
-    and standard deviation."""
+    Weights to load are named conv1_1 .. conv5_3 (.weight, .bias) and take RGB / 255, normalised by ImageNet's
+    mean and standard deviation."""
 
     _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
     mean: Tensor

@@ -14,15 +14,15 @@ from model.network.encoders import build_encoder, xavier_conv
 
 @dataclass(frozen=True)
 class Started:
-    """`memory`: (h0, c0) by stride. `value`: what attention reads of the first frame [B,V,h,w], if there is any."""
+    """`memory`: (h0, c0) by stride. `value`: what attention reads of the first frame [B,V,h,w]."""
 
     memory: dict[int, tuple[Tensor, Tensor]]
     value: Tensor | None
 
 
 class Initializer(nn.Module):
-    """An encoder on 4 channels with weights of its own; two convolutions give h0 and c0 of the bottleneck, and
-    up-sampling joined with its own skip features, then a convolution, those of each higher level."""
+    """An encoder on 4 channels with weights of its own; two convolutions give h0 and c0 of the bottleneck,
+    and up-sampling joined with its own skip features, then a convolution, those of each higher level."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from model.config import Cell
 from model.network.encoders import xavier_conv
 
-# ReLU cells may grow without end over a long stream; float16 state must not overflow. tanh cells never come near.
+# ReLU cells may grow without end over a long stream, and float16 state must not overflow.
 CELL_BOUND = 64.0
 
 
@@ -23,7 +23,7 @@ _CANDIDATE: dict[Cell, Callable[[Tensor], Tensor]] = {
 
 
 class ConvLSTM(nn.Module):
-    """ConvLSTM (eq. 3; Shi et al. 2015): (x, h, c) -> (h, c). The cell state is bounded for ever-long streams."""
+    """ConvLSTM (eq. 3; Shi et al. 2015): (x, h, c) -> (h, c). The cell state is bounded, for long streams."""
 
     def __init__(self, inputs: int, channels: int, kernel: int, cell: Cell) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class ConvLSTM(nn.Module):
         self.gates = nn.Conv2d(inputs + channels, 4 * channels, kernel, padding=kernel // 2)
         xavier_conv(self.gates)
         assert self.gates.bias is not None
-        # Remember at first: an untrained forget gate of one half would lose the first mask within a few frames.
+        # Remember at first: a forget gate of one half would lose the first mask within a few frames.
         nn.init.constant_(self.gates.bias[channels : 2 * channels], 1.0)
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ class StepOutput(NamedTuple):
 
 
 class ClipOutput(NamedTuple):
-    """Frames 1..T-1 of a clip: logits [B,T-1,1,h,w], distance scores [B,T-1,K,h,w] or None; the state after them."""
+    """Frames 1..T-1 of a clip: logits [B,T-1,1,h,w], distance scores [B,T-1,K,h,w] or None; state."""
 
     logits: Tensor
     distance: Tensor | None
@@ -113,8 +113,8 @@ class S2Spp(nn.Module):
         return features
 
     def initialise(self, frame: Tensor, mask: Tensor, features: Features) -> RecurrentState:
-        """(c0, h0) = Initializer(x0, y0) (eq. 1). frame [B,3,H,W] in 0..255, mask [B,1,H,W] in 0..1; `features` is
-        encode(frame): the keys that later frames are compared with."""
+        """(c0, h0) = Initializer(x0, y0) (eq. 1). frame [B,3,H,W] in 0..255, mask [B,1,H,W] in 0..1;
+        `features` is encode(frame): the keys that later frames are compared with."""
         started = self.initializer(frame, mask)
         changing: dict[str, Tensor] = {}
         constant: dict[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""Batches of the deterministic stream as tensors, with the distance targets made in the loader's process."""
+"""Batches of the deterministic stream as tensors; the distance targets are made in the loader's process."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from model.config import NetworkConfig
+from model.data.clip import ClipSource
 from model.data.stream import ClipBatch, ClipStream, GrowingLength, StreamConfig
 from model.training.config import Stage, TrainConfig
-from model.training.distance import distance_classes, signed_distance
+from model.training.distance import distance_target
 from s2spp.geometry import mask_to_model
 
 
@@ -29,6 +30,14 @@ class TensorBatch:
     masks: Tensor
     distances: Tensor | None
 
+    def to(self, device: torch.device) -> TensorBatch:
+        return TensorBatch(
+            self.frames.to(device, non_blocking=True),
+            self.first_masks.to(device, non_blocking=True),
+            self.masks.to(device, non_blocking=True),
+            None if self.distances is None else self.distances.to(device, non_blocking=True),
+        )
+
 
 class _StageBatches(Dataset[TensorBatch]):
     """Map-style over the steps of one stage: batch number in, batch out."""
@@ -40,37 +49,30 @@ class _StageBatches(Dataset[TensorBatch]):
         return self.stage.steps
 
     def __getitem__(self, step: int) -> TensorBatch:
+        # Loaders are many processes already.
         cv2.setNumThreads(1)
         return to_tensors(self.stream.batch(step), self.network)
 
 
 def to_tensors(batch: ClipBatch, network: NetworkConfig) -> TensorBatch:
-    distance = network.distance
-    targets: Tensor | None = None
-    if distance is not None:
-        height, width = (side // network.output_stride for side in batch.masks_BTHW.shape[2:])
-        make = distance_classes if distance.kind == "classes" else None
-        targets = torch.from_numpy(
-            np.stack(
-                [
-                    np.stack(
-                        [
-                            make(mask_to_model(mask, (height, width)), distance)
-                            if make
-                            else signed_distance(mask_to_model(mask, (height, width)), distance.radius)
-                            for mask in clip[1:]
-                        ]
-                    )
-                    for clip in batch.masks_BTHW
-                ]
-            )
-        )
     return TensorBatch(
         torch.from_numpy(batch.frames_BTHWC).permute(0, 1, 4, 2, 3),
         torch.from_numpy(batch.first_masks_BHW)[:, None],
         torch.from_numpy(batch.masks_BTHW[:, 1:]),
-        targets,
+        _distance_targets(batch, network),
     )
+
+
+def _distance_targets(batch: ClipBatch, network: NetworkConfig) -> Tensor | None:
+    distance = network.distance
+    if distance is None:
+        return None
+    height, width = (side // network.output_stride for side in batch.masks_BTHW.shape[2:])
+    clips = [
+        np.stack([distance_target(mask_to_model(mask, (height, width)), distance) for mask in clip[1:]])
+        for clip in batch.masks_BTHW
+    ]
+    return torch.from_numpy(np.stack(clips))
 
 
 def batches(
@@ -79,11 +81,16 @@ def batches(
     """(step, its stage, its batch) from `first_step` to the end of the last stage. A pure function of the
     configuration, the rank and the step, so a resumed run continues the identical curve."""
     start = 0
+    # Opening a folder of photos reads every mask in it: once for all stages.
+    opened: dict[tuple[str, str, str | None], ClipSource] = {}
     for number, stage in enumerate(train.stages):
         if first_step < start + stage.steps:
+            for source in stage.sources:
+                if source.place not in opened:
+                    opened[source.place] = source.open(root)
             stream = ClipStream(
                 StreamConfig(
-                    sources=tuple((source.open(root), source.weight) for source in stage.sources),
+                    sources=tuple((opened[source.place], source.weight) for source in stage.sources),
                     batch=stage.batch,
                     seed=train.seed * 1000 + number * 100 + rank,
                     size=stage.size,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from model.data.clip import ClipSource
 from model.data.davis import DavisDataset
@@ -12,6 +12,8 @@ from model.data.stills import StillSource
 from model.data.video_source import VideoSource
 from model.data.youtube_vos import YoutubeVosDataset
 from model.training.losses import LossConfig
+
+Precision = Literal["32-true", "bf16-mixed"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,11 @@ class SourceConfig:
     path: str
     weight: float
     split: str | None = None
+
+    @property
+    def place(self) -> tuple[str, str, str | None]:
+        """What is opened, whatever its weight."""
+        return self.kind, self.path, self.split
 
     def open(self, root: Path) -> ClipSource:
         path = root / self.path
@@ -35,7 +42,8 @@ class SourceConfig:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the curriculum: so many steps at one frame size, clip length growing from `first` to `last`."""
+    """A part of the curriculum: so many steps at one frame size (height, width), the clips' length growing from
+    `first_length` to `last_length`."""
 
     steps: int
     size: tuple[int, int]
@@ -49,8 +57,10 @@ class Stage:
 @dataclass(frozen=True)
 class TrainConfig:
     """`network`: a recipe of model.recipes. `encoder_lr`: the encoders' share of the learning rate. `schedule`:
-    cosine to zero over all stages, or the paper's x0.99 every `decay_every` steps. `ema`: decay of the averaged
-    weights that are exported; 0 exports the raw ones. `first_mask_noise`: odds that the first mask is a bit wrong."""
+    cosine over all stages down to 2 %, or the paper's x0.99 every `decay_every` steps. `weight_decay`: of weights,
+    never of biases. `ema`: decay of the averaged weights that are exported; 0 exports the raw ones.
+    `first_mask_noise`: odds that the first mask is a bit wrong. `precision`: of the arithmetic; float16 is left
+    out, since it needs a loss scale that a checkpoint would have to carry."""
 
     network: str
     stages: tuple[Stage, ...]
@@ -64,8 +74,22 @@ class TrainConfig:
     clip_norm: float = 1.0
     ema: float = 0.0
     first_mask_noise: float = 0.0
-    precision: str = "bf16-mixed"
+    precision: Precision = "bf16-mixed"
     seed: int = 0
+
+    def check(self, multiple: int) -> None:
+        """ValueError, saying what to change, for stages that a network cannot be trained with. (Not done when a
+        configuration is made: checkpoints of earlier versions stay readable.)"""
+        if not self.stages:
+            raise ValueError("a training configuration needs a stage")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision {self.precision!r}; there are {', '.join(get_args(Precision))}")
+        for number, stage in enumerate(self.stages, start=1):
+            if stage.size[0] % multiple or stage.size[1] % multiple:
+                raise ValueError(f"stage {number}: sides of {stage.size} must be multiples of {multiple}")
+            if not 3 <= stage.first_length <= stage.last_length:
+                # What a step leaves behind is learned from the step after it.
+                raise ValueError(f"stage {number}: clips have 3 frames or more, and never grow shorter")
 
     @property
     def steps(self) -> int:
@@ -110,10 +134,21 @@ def light_cpu() -> TrainConfig:
         stages=(
             Stage(1900, (128, 224), 3, 5, 6, 5e-4, _mixed(0.3)),
             Stage(900, (128, 224), 6, 9, 4, 4e-4, _mixed(0.5)),
-            Stage(360, (192, 336), 6, 8, 3, 3e-4, _mixed(0.6)),
+            Stage(360, (192, 320), 6, 8, 3, 3e-4, _mixed(0.6)),
         ),
         loss=LossConfig(bce=0.6, jaccard=0.4, distance=0.1, balance_limit=0.9),
         ema=0.998,
+        first_mask_noise=0.2,
+    )
+
+
+def light_cpu_refine() -> TrainConfig:
+    """Goes on from a `light_cpu` checkpoint (--init-from) near the size that is served, with longer clips."""
+    return TrainConfig(
+        network="light",
+        stages=(Stage(900, (192, 320), 6, 10, 4, 2e-4, _mixed(0.6)),),
+        loss=LossConfig(bce=0.6, jaccard=0.4, distance=0.1, balance_limit=0.9),
+        ema=0.995,
         first_mask_noise=0.2,
     )
 
@@ -144,4 +179,4 @@ def smoke() -> TrainConfig:
     )
 
 
-TRAIN_RECIPES = {recipe.__name__: recipe for recipe in (light_cpu, paper_gpu, smoke)}
+TRAIN_RECIPES = {recipe.__name__: recipe for recipe in (light_cpu, light_cpu_refine, paper_gpu, smoke)}

@@ -1,4 +1,7 @@
-"""Losses over a clip (section III-B, eq. 5 and 7). B items, T' = T - 1 predicted frames, h x w the output grid."""
+"""Losses over a clip (section III-B, eq. 5 and 7).
+
+B items, T' = T - 1 predicted frames, h x w the output grid, H x W the input's.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,14 @@ from torch.nn import functional as F
 
 from model.config import DistanceConfig
 
+_TERMS = ("bce", "jaccard", "distance")
+
 
 @dataclass(frozen=True)
 class LossConfig:
     """Weights of the terms. Eq. 7 with lambda = 0.8 is (0.8, 0, 0.2). `balance_limit` caps b of eq. 5: at 1, the
-    paper's value, a frame without the object costs nothing however much is marked in it. `learned_weights`: the
-    three weights are learned as uncertainties (Kendall et al. 2018) from these starting points."""
+    paper's value, a frame without the object costs nothing however much is marked in it. `learned_weights`:
+    the weights are learned as uncertainties (Kendall et al. 2018) from these starting points."""
 
     bce: float = 0.8
     jaccard: float = 0.0
@@ -25,7 +30,7 @@ class LossConfig:
 
 
 def balanced_bce(logits: Tensor, target: Tensor, limit: float = 1.0) -> Tensor:
-    """Eq. 5 divided by the number of pixels: logits and target [B,T',h,w] -> scalar.
+    """Eq. 5 divided by the number of pixels: logits and target [B,T',H,W] -> scalar.
     b = |Y-| / |Y|, frame by frame; `limit` caps it."""
     share = target.mean(dim=(-2, -1), keepdim=True)
     b = (1.0 - share).clamp(max=limit)
@@ -34,7 +39,7 @@ def balanced_bce(logits: Tensor, target: Tensor, limit: float = 1.0) -> Tensor:
 
 
 def soft_jaccard(logits: Tensor, target: Tensor) -> Tensor:
-    """1 - soft IoU, mean over frames. One pixel of smoothing, so that an absent object, rightly unseen, costs 0."""
+    """1 - soft IoU, mean over frames. One pixel of smoothing: an absent object, rightly unseen, costs 0."""
     p = torch.sigmoid(logits)
     intersection = (p * target).sum(dim=(-2, -1))
     union = (p + target - p * target).sum(dim=(-2, -1))
@@ -56,28 +61,28 @@ class ClipLoss(nn.Module):
         super().__init__()
         self.config = config
         self.distance = distance
-        self.log_variance = nn.Parameter(torch.zeros(3)) if config.learned_weights else None
+        self.log_variance = nn.Parameter(torch.zeros(len(_TERMS))) if config.learned_weights else None
 
     def forward(
         self, logits: Tensor, scores: Tensor | None, masks: Tensor, distances: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """logits [B,T',1,h,w]; masks [B,T',H,W] 0/1 on the input grid (logits are resized up to it); scores and
-        distances on the output grid."""
-        logits = F.interpolate(
+        """logits [B,T',1,h,w]; masks [B,T',H,W] 0/1 (logits are resized up to them); scores and distances on the
+        output grid."""
+        resized = F.interpolate(
             logits.flatten(0, 1).float(), size=masks.shape[-2:], mode="bilinear", align_corners=False
-        )[:, 0].unflatten(0, masks.shape[:2])
-        terms = {"bce": balanced_bce(logits, masks, self.config.balance_limit)}
+        ).view(masks.shape)
+        terms = {"bce": balanced_bce(resized, masks, self.config.balance_limit)}
         if self.config.jaccard:
-            terms["jaccard"] = soft_jaccard(logits, masks)
+            terms["jaccard"] = soft_jaccard(resized, masks)
         if scores is not None and distances is not None and self.distance is not None:
             terms["distance"] = distance_loss(scores.float(), distances, self.distance)
-        weights = {"bce": self.config.bce, "jaccard": self.config.jaccard, "distance": self.config.distance}
         total = torch.zeros((), device=logits.device)
-        for index, (name, term) in enumerate(terms.items()):
-            if self.log_variance is None:
-                total = total + weights[name] * term
-            else:
-                total = total + weights[name] * (
-                    torch.exp(-self.log_variance[index]) * term + self.log_variance[index]
-                )
+        for name, term in terms.items():
+            total = total + getattr(self.config, name) * self._weighed(name, term)
         return total, {name: term.detach() for name, term in terms.items()}
+
+    def _weighed(self, name: str, term: Tensor) -> Tensor:
+        if self.log_variance is None:
+            return term
+        log_variance = self.log_variance[_TERMS.index(name)]
+        return torch.exp(-log_variance) * term + log_variance

@@ -1,8 +1,8 @@
 """The step queue over one runtime. Knows arrays and the Runtime port; nothing of sessions.
 
 There is no waiting for a batch to fill: while the runtime is busy, items gather; when it is free, the oldest
-item and those that can run with it (same kind, same grid) go together. Each item owns its reply, so a caller that
-departs takes only its own item along; an item that breaks a batch is found by running its items one by one.
+item and those that can run with it (same kind, same grid) go together. Each item owns its reply, so a caller
+that departs takes only its own item along; what breaks a batch is found by running its items one by one.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _join(parts: Sequence[State]) -> State:
 
 
 def _split(tensors: State, batch: Sequence[_Item[_Reply]]) -> list[State]:
-    """Each item's rows of [N,...]. Copies: a view would keep the whole batch alive with any of its sessions."""
+    """Each item's rows of [N,...]. Copies: a view would keep the whole batch alive with each session."""
     if len(batch) == 1:
         return [tensors]
     ends = np.cumsum([item.objects for item in batch])

@@ -1,7 +1,7 @@
 """Commits of one session: one save at a time, each covering everything settled when it began.
 
-So any number of callers that wait for durability share saves, and a slow store is never asked twice at once. Knows
-the store port and the session; nothing of frames, queues or callers.
+So any number of callers that wait for durability share saves, and a slow store is never asked twice at once.
+Knows the store port and the session; nothing of frames, queues or callers.
 """
 
 from __future__ import annotations
@@ -102,6 +102,6 @@ class Committer:
         return None
 
     def _ttl_s(self) -> float:
-        """What is left of the idle timeout: the store forgets when the engine does, however late a save is."""
+        """What is left of the idle timeout: the store forgets when the engine does, however late the save."""
         left = self._session.last_used + self._idle_timeout_s - self._clock()
         return max(left, _SHORTEST_TTL_S)

@@ -1,7 +1,8 @@
 """The Engine port in one process: sessions in memory, stepped through a queue, kept in a store.
 
-Public calls decide; the parts do: `session` the rules, `stepping` one frame's way, `commit` what is stored when,
-`table` who is in memory. Whatever must outlive its caller (a frame, a save, a restore) is a task of the engine.
+Public calls decide; the parts do: `session` the rules, `stepping` one frame's way, `commit` what is stored
+when, `table` who is in memory. Whatever must outlive its caller (a frame, a save, a restore) is a task of the
+engine.
 """
 
 from __future__ import annotations
@@ -35,11 +36,12 @@ from service.core.types import (
     new_session_id,
 )
 from service.engine.commit import Committer
+from service.engine.doors import Doors
 from service.engine.faults import told
 from service.engine.limits import EngineLimits
 from service.engine.observer import SilentObserver
 from service.engine.pixels import read_opening
-from service.engine.session import Entry, Session
+from service.engine.session import Entry, Outcome, Session
 from service.engine.stepping import Stepper
 from service.engine.table import Resident, SessionTable
 
@@ -48,8 +50,8 @@ _Result = TypeVar("_Result")
 
 
 class LocalEngine:
-    """Lives in one event loop, from its first call until `close`. The queue and the store are the caller's to close,
-    after the engine."""
+    """Lives in one event loop, from its first call until `close`. The queue and the store are the caller's to
+    close, after the engine."""
 
     def __init__(
         self,
@@ -69,7 +71,8 @@ class LocalEngine:
         self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="s2spp-images")
         self._table = SessionTable(limits, clock, self._observer)
         self._stepper = Stepper(queue, self._threads, limits.images, self._observer)
-        # A session that is being restored or deleted: one of these at a time for each.
+        self._doors = Doors()
+        # The restore or delete under way at a session's door; it goes on when its caller departs.
         self._moving: dict[SessionId, asyncio.Task[None]] = {}
         self._running: set[asyncio.Task[Any]] = set()
         self._sweeper: asyncio.Task[None] | None = None
@@ -97,13 +100,7 @@ class LocalEngine:
         entry = state.find(frame_index, received_through, self._limits.window)
         if entry is None:
             entry = self._accept(resident, frame_index, frame, durability)
-        outcome = entry.outcome
-        if outcome is None and entry.work is not None:
-            result = await asyncio.shield(entry.work)
-            if isinstance(result, S2sppError):
-                raise result
-            outcome = result
-        assert outcome is not None
+        outcome = await self._outcome(entry)
         await self._secure(resident, entry, durability)
         if isinstance(outcome, Failure):
             raise error_from_reason(outcome.reason, outcome.message, dict(outcome.metadata))
@@ -115,9 +112,9 @@ class LocalEngine:
 
     async def delete(self, session: SessionId) -> None:
         self._refuse_if_closed()
-        while session in self._moving:
-            await asyncio.wait({self._moving[session]})
-        await asyncio.shield(self._move(session, self._delete(session)))
+        async with self._doors.at(session):
+            await self._moved(session)
+            await self._move(session, self._delete(session))
 
     async def ready(self) -> None:
         self._refuse_if_closed()
@@ -127,7 +124,7 @@ class LocalEngine:
         return (self._info,)
 
     def sweep(self) -> None:
-        """Commit what pauses, drop what has expired. Runs by itself every `sweep_every_s` while sessions are here."""
+        """Commit what pauses, drop what has expired. Runs by itself while sessions are in memory."""
         now = self._clock()
         for resident in self._table:
             session, commits = resident.session, resident.commits
@@ -146,21 +143,25 @@ class LocalEngine:
                 commits.refresh()
 
     async def close(self) -> None:
-        """Take nothing new, answer what is under way, commit every session. As long as the queue and store take."""
+        """Take nothing new, answer what is under way, commit every session; as long as that takes."""
         self._closed = True
         while self._running:
             await asyncio.wait(self._running)
-        for resident in self._table:
-            try:
-                await resident.commits.through(resident.session.revision)
-            except S2sppError as error:
-                frame = resident.session.committed_frame
-                _log.error("session %s ends at its committed frame %d: %s", resident.session.id, frame, error)
-            await resident.commits.quiet()
-            self._table.drop(resident.session.id)
+        await asyncio.gather(*(self._let_go(resident) for resident in self._table))
         if self._sweeper is not None:
             self._sweeper.cancel()
         self._threads.shutdown(wait=False)
+
+    async def _let_go(self, resident: Resident) -> None:
+        session, commits = resident.session, resident.commits
+        if commits.gone is None:
+            try:
+                await commits.through(session.revision)
+            except S2sppError as error:
+                frame = session.committed_frame
+                _log.error("session %s is stored as of frame %d only: %s", session.id, frame, error)
+        await commits.quiet()
+        self._table.drop(session.id)
 
     async def _open(self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions) -> Opened:
         loop = asyncio.get_running_loop()
@@ -192,17 +193,30 @@ class LocalEngine:
     def _accept(
         self, resident: Resident, frame_index: int, frame: EncodedImage, durability: Durability
     ) -> Entry:
-        entry, before, turn = resident.session.accept(frame_index)
+        session, commits = resident.session, resident.commits
+        entry, before, turn = session.accept(frame_index)
 
-        async def work() -> Any:
+        async def work() -> Outcome | S2sppError:
             outcome = await self._stepper.answer(resident, entry, frame, before, turn)
-            resident.session.last_used = self._clock()
-            if durability is Durability.RELAXED and resident.session.frames_at_stake >= self._limits.commit_every:
-                resident.commits.start()
+            session.last_used = self._clock()
+            due = session.frames_at_stake >= self._limits.commit_every
+            if due and durability is Durability.RELAXED and commits.gone is None:
+                commits.start()
             return outcome
 
         entry.work = self._own(work())
         return entry
+
+    @staticmethod
+    async def _outcome(entry: Entry) -> Outcome:
+        """Raises the error of a frame that was not answered, whose index is open again."""
+        if entry.outcome is not None:
+            return entry.outcome
+        assert entry.work is not None, "an entry without an outcome has work under way"
+        result = await asyncio.shield(entry.work)
+        if isinstance(result, S2sppError):
+            raise result
+        return result
 
     async def _secure(self, resident: Resident, entry: Entry, durability: Durability) -> None:
         """Wait until the answer may leave. Raises Unavailable; the answer stays in the outbox then."""
@@ -212,15 +226,26 @@ class LocalEngine:
 
     async def _find(self, session: SessionId) -> Resident:
         """From memory, at once; else from the store, once for however many callers."""
-        while True:
-            self._refuse_if_closed()
-            moving = self._moving.get(session)
-            resident = self._table.get(session) if moving is None else None
-            if resident is not None:
-                if self._table.expires_in_s(resident) == 0:
-                    raise SessionExpired(f"session {session} has expired; open a new one", session=session)
-                return resident
-            await asyncio.shield(moving or self._move(session, self._restore(session)))
+        resident = None if session in self._doors else self._table.get(session)
+        if resident is None:
+            async with self._doors.at(session):
+                await self._moved(session)
+                while (resident := self._table.get(session)) is None:
+                    self._refuse_if_closed()
+                    await self._move(session, self._restore(session))
+        if self._table.expires_in_s(resident) == 0:
+            raise SessionExpired(f"session {session} has expired; open a new one", session=session)
+        return resident
+
+    async def _moved(self, session: SessionId) -> None:
+        """Wait for what a departed caller left under way at the session's door."""
+        if session in self._moving:
+            await asyncio.wait({self._moving[session]})
+
+    async def _move(self, session: SessionId, work: Coroutine[Any, Any, None]) -> None:
+        self._moving[session] = task = self._own(work)
+        task.add_done_callback(lambda _: self._moving.pop(session))
+        await asyncio.shield(task)
 
     async def _restore(self, session: SessionId) -> None:
         with self._table.permit():
@@ -228,8 +253,8 @@ class LocalEngine:
                 snapshot = await self._store.load(session)
                 if snapshot.model_digest != self._info.digest:
                     raise ModelMismatch(
-                        f"session {session} was opened with model {snapshot.model_digest}, but this server has "
-                        f"{self._info.digest}; open a new session, or serve the other model",
+                        f"session {session} belongs to model {snapshot.model_digest}, this server has "
+                        f"{self._info.digest}; open a new session, or serve that model",
                         session_model=snapshot.model_digest,
                         server_model=self._info.digest,
                     )
@@ -247,6 +272,7 @@ class LocalEngine:
         try:
             await self._store.delete(session)
         except (SessionUnknown, SessionExpired):
+            self._table.drop(session)
             raise
         except Exception as error:
             if resident is not None:
@@ -254,16 +280,6 @@ class LocalEngine:
             raise told(error, f"deleting session {session}") from error
         self._table.drop(session)
         self._observer.session_deleted()
-
-    def _move(self, session: SessionId, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        async def move() -> None:
-            try:
-                await work
-            finally:
-                del self._moving[session]
-
-        self._moving[session] = task = self._own(move())
-        return task
 
     def _take_in(self, snapshot: Snapshot) -> Resident:
         size = model_size(snapshot.height, snapshot.width, self._info.pixel_budget, self._info.multiple)

@@ -9,8 +9,8 @@ from service.imaging import ImageLimits
 
 @dataclass(frozen=True)
 class EngineLimits:
-    """`max_sessions`: in memory at a time. `window`: frames of a session that are under way or whose answers were
-    not acknowledged yet. `threads`: for decoding and encoding."""
+    """`max_sessions`: in memory at a time. `window`: frames of a session that are under way, or whose answers
+    were not acknowledged yet. `threads`: for decoding and encoding."""
 
     max_sessions: int = 64
     max_objects: int = 32
@@ -30,6 +30,6 @@ class EngineLimits:
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_objects <= 255:
-            raise ValueError(f"max_objects is 1 to 255, not {self.max_objects}: object ids are bytes, 0 is background")
+            raise ValueError(f"max_objects is 1 to 255, not {self.max_objects}: object ids are bytes")
         if min(self.max_sessions, self.window, self.threads, self.commit_every, self.max_uncommitted) < 1:
             raise ValueError(f"every limit is at least 1: {self}")

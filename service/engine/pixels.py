@@ -41,10 +41,10 @@ def read_opening(frame: EncodedImage, mask: EncodedImage, model: ModelInfo, limi
     if not object_ids:
         raise InvalidMask("the mask is empty: every pixel is background; mark the object to follow")
     if len(object_ids) > limits.max_objects:
-        raise InvalidMask(f"the mask has {len(object_ids)} objects, at most {limits.max_objects} are followed")
+        raise InvalidMask(f"the mask has {len(object_ids)} objects; at most {limits.max_objects} are taken")
     size = model_size(height, width, model.pixel_budget, model.multiple)
-    masks = np.stack([mask_to_model((labels == object_id).astype(np.uint8), size) for object_id in object_ids])
-    return Opening(height, width, object_ids, frame_to_model(pixels, size), masks)
+    masks = [mask_to_model((labels == object_id).astype(np.uint8), size) for object_id in object_ids]
+    return Opening(height, width, object_ids, frame_to_model(pixels, size), np.stack(masks))
 
 
 def read_frame(
@@ -55,7 +55,7 @@ def read_frame(
     height, width = frame_size
     if pixels.shape[:2] != frame_size:
         raise InvalidImage(
-            f"the frame is {pixels.shape[1]} x {pixels.shape[0]} but the session's frames are {width} x {height} "
+            f"the frame is {pixels.shape[1]} x {pixels.shape[0]} but the session's are {width} x {height} "
             "(width x height); resize it, or open another session",
             height=height,
             width=width,
@@ -89,7 +89,7 @@ def merge_to_frame(
 ) -> tuple[LabelMap, NDArray[np.float32]]:
     """merge_objects(probability_to_frame(...)) of s2spp.geometry, and the winner's probability at each pixel.
 
-    One object at a time: all of them at the frame's size would be gigabytes for many objects in a large frame."""
+    One object at a time: many objects in a large frame would be gigabytes."""
     labels = np.zeros((height, width), np.uint8)
     best = np.full((height, width), 0.5, np.float32)
     for row, object_id in zip(probability, object_ids, strict=True):

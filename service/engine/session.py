@@ -1,6 +1,6 @@
-"""One session and the rules of its frame indices, outbox and commits. Synchronous: nothing here waits or does I/O.
+"""One session and the rules of its frame indices, outbox and commits. Nothing here waits or does I/O.
 
-Frames move through three marks: `next_frame` (accepted up to here), `settled_frame` (answered, in order, state kept)
+Frames pass three marks: `next_frame` (accepted below it), `settled_frame` (answered, in order, state kept)
 and `committed_frame` (stored). The outbox holds what is accepted and not acknowledged. Every settling raises
 `revision`; a commit covers all revisions up to that of its snapshot.
 """
@@ -11,7 +11,16 @@ import asyncio
 from dataclasses import dataclass, field, replace
 
 from service.core.errors import FrameAcknowledged, FrameGap, Overloaded, S2sppError
-from service.core.types import Answer, Failure, ModelInfo, SessionId, SessionInfo, SessionOptions, Snapshot, State
+from service.core.types import (
+    Answer,
+    Failure,
+    ModelInfo,
+    SessionId,
+    SessionInfo,
+    SessionOptions,
+    Snapshot,
+    State,
+)
 
 Outcome = Answer | Failure
 
@@ -46,8 +55,8 @@ class Turn:
 
 @dataclass(eq=False)
 class Entry:
-    """A frame in the outbox. `work` is the engine's own task, so a caller that departs cancels nothing; None when
-    the outcome came out of the store."""
+    """A frame in the outbox. `work` is the engine's own task, so a caller that departs cancels nothing; None
+    when the outcome came out of the store."""
 
     index: int
     outcome: Outcome | None = None
@@ -66,7 +75,7 @@ class Session:
         self.last_used = now
         self.next_frame = snapshot.next_frame
         self.received_through = snapshot.received_through
-        self.outbox = {outcome.frame_index: Entry(outcome.frame_index, outcome) for outcome in snapshot.outbox}
+        self.outbox = {kept.frame_index: Entry(kept.frame_index, kept) for kept in snapshot.outbox}
         self.settled_frame = snapshot.next_frame - 1
         self.revision = 0
         self.committed_revision = 0
@@ -114,7 +123,9 @@ class Session:
         """The entry that answers frame `index`, or None when the frame is to be accepted now.
 
         Raises:
-            FrameGap: beyond the next one. FrameAcknowledged: its answer was taken. Overloaded: the window is full.
+            FrameGap: beyond the next one.
+            FrameAcknowledged: its answer was taken.
+            Overloaded: the window is full.
         """
         if index > self.next_frame:
             raise FrameGap(
@@ -131,8 +142,8 @@ class Session:
         entry = self.outbox.get(index)
         if entry is None and len(self.outbox) >= window:
             raise Overloaded(
-                f"{len(self.outbox)} frames of this session are under way or not acknowledged, {window} at most; "
-                "take their masks, and say so with received_through",
+                f"{len(self.outbox)} frames of this session are under way or not acknowledged, the most that "
+                "may be; take their masks, and say so with received_through",
                 retry_after_s=1.0,
             )
         if entry is not None and isinstance(entry.outcome, Failure) and index == self.next_frame - 1:
@@ -158,7 +169,7 @@ class Session:
         self._uncommitted[entry.index] = self.revision
 
     def roll_back(self, entry: Entry, before: Turn) -> None:
-        """Forget an accepted frame and those behind it, as if they had not come. No effect when that happened."""
+        """Forget an accepted frame and those behind it, as if they had not come. Once is enough."""
         if self.outbox.get(entry.index) is not entry:
             return
         for index in range(entry.index, self.next_frame):

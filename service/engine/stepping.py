@@ -1,13 +1,12 @@
 """One accepted frame on its way: decoded at once, stepped in its turn, answered in its turn.
 
-So frame n+1 is decoded while n is computed, and computed while n is encoded; the order of states and answers is that
-of the indices all the same.
+So frame n+1 is decoded while n is computed, and computed while n is encoded; the order of states and answers
+is that of the indices all the same.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor

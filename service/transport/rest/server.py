@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Generator
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import uvicorn
+from starlette.types import ASGIApp
 
 _BACKLOG = 512
 
 
-class _Server(uvicorn.Server):
+class _Uvicorn(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
@@ -27,16 +28,35 @@ class _Server(uvicorn.Server):
         self.listening.set()
 
 
-@asynccontextmanager
-async def running_rest(
-    app: Any, host: str, port: int, *, max_message_bytes: int, drain_s: float = 10.0
-) -> AsyncIterator[int]:
-    """Serves the ASGI `app` while the context lasts; yields the port, which the system chose if `port` is 0.
+@dataclass(frozen=True)
+class RestServer:
+    """A server that answers. `port`: the one it listens on, also where 0 was asked for."""
 
-    `max_message_bytes` bounds one WebSocket message. On leaving, requests have `drain_s` seconds to end.
-    Raises OSError when the address cannot be bound."""
+    port: int
+    _server: _Uvicorn
+    _serving: asyncio.Task[None]
+
+    async def stop(self, grace_s: float) -> None:
+        """Takes no new connections, closes WebSockets, gives running requests `grace_s` seconds, cancels what is
+        left."""
+        self._server.config.timeout_graceful_shutdown = max(1, round(grace_s))
+        self._server.should_exit = True
+        await self._serving
+
+
+async def start_rest(
+    app: ASGIApp, host: str = "127.0.0.1", port: int = 0, *, max_message_bytes: int = 64 << 20
+) -> RestServer:
+    """Starts to listen (port 0: any free one). A WebSocket message beyond `max_message_bytes` closes its socket.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise OSError(f"cannot listen on {host}:{port} for REST ({error.strerror}): choose another port") from error
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -46,17 +66,12 @@ async def running_rest(
         backlog=_BACKLOG,
         ws_max_size=max_message_bytes,
         ws_per_message_deflate=False,  # images are compressed already
-        timeout_graceful_shutdown=max(1, round(drain_s)),
     )
-    server = _Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        listening = asyncio.create_task(server.listening.wait())
-        await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)
-        listening.cancel()
-        if serving.done():
-            serving.result()
-        yield listener.getsockname()[1]
-    finally:
-        server.should_exit = True
-        await serving
+    server = _Uvicorn(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]), name="uvicorn")
+    listening = asyncio.create_task(server.listening.wait())
+    await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)
+    listening.cancel()
+    if serving.done():
+        serving.result()
+    return RestServer(listener.getsockname()[1], server, serving)

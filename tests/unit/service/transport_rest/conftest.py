@@ -24,7 +24,7 @@ from service.core.types import (
     SessionOptions,
     StateSpec,
 )
-from service.transport.rest import create_app, running_rest
+from service.transport.rest import create_app, start_rest
 
 SESSION = SessionId("A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6")
 LIMIT = 100_000
@@ -114,8 +114,9 @@ async def port(engine: ScriptedEngine) -> AsyncIterator[int]:
     app = create_app(
         engine, max_image_bytes=LIMIT, metrics=lambda: b"frames_total 3\n", version="9.9", stream_window=4
     )
-    async with running_rest(app, "127.0.0.1", 0, max_message_bytes=LIMIT, drain_s=5) as port:
-        yield port
+    server = await start_rest(app, max_message_bytes=LIMIT)
+    yield server.port
+    await server.stop(grace_s=5)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from service.core.types import Durability, ImageFormat, MaskFormat
+from service.transport.rest import create_app, start_rest
 
 from .conftest import LIMIT, SESSION, ScriptedEngine
 
@@ -237,26 +238,33 @@ async def test_a_body_that_arrives_in_pieces_is_whole(
 
 
 async def test_shutting_down_lets_a_frame_finish(engine: ScriptedEngine) -> None:
-    from service.transport.rest import create_app, running_rest
-
     engine.gates[1] = asyncio.Event()
     app = create_app(engine, max_image_bytes=LIMIT, metrics=bytes, version="1")
-    async with httpx.AsyncClient(timeout=10) as client:
-        async with running_rest(app, "127.0.0.1", 0, max_message_bytes=LIMIT) as port:
-            url = f"http://127.0.0.1:{port}{FRAMES}/1"
-            sending = asyncio.create_task(client.post(url, content=b"x", headers=JPEG))
-            while not engine.segmented:
-                await asyncio.sleep(0.01)
-            asyncio.get_running_loop().call_later(0.2, engine.gates[1].set)
+    server = await start_rest(app)
+    base = f"http://127.0.0.1:{server.port}"
+    async with httpx.AsyncClient(base_url=base, timeout=10) as client:
+        sending = asyncio.create_task(client.post(f"{FRAMES}/1", content=b"x", headers=JPEG))
+        while not engine.segmented:
+            await asyncio.sleep(0.01)
+        asyncio.get_running_loop().call_later(0.2, engine.gates[1].set)
+        await server.stop(grace_s=10)
         assert (await sending).content == b"mask 1"
         with pytest.raises(httpx.ConnectError):
-            await client.get(f"http://127.0.0.1:{port}/healthz")
+            await client.get("/healthz")
+
+
+async def test_shutting_down_does_not_wait_for_ever(engine: ScriptedEngine) -> None:
+    engine.gates[1] = asyncio.Event()
+    server = await start_rest(create_app(engine, max_image_bytes=LIMIT, metrics=bytes, version="1"))
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10) as client:
+        sending = asyncio.create_task(client.post(f"{FRAMES}/1", content=b"x", headers=JPEG))
+        while not engine.segmented:
+            await asyncio.sleep(0.01)
+        await asyncio.wait_for(server.stop(grace_s=1), 10)
+        sending.cancel()
 
 
 async def test_a_taken_port_is_said_at_once(port: int, engine: ScriptedEngine) -> None:
-    from service.transport.rest import create_app, running_rest
-
     app = create_app(engine, max_image_bytes=LIMIT, metrics=bytes, version="1")
-    with pytest.raises(OSError, match="in use"):
-        async with running_rest(app, "127.0.0.1", port, max_message_bytes=LIMIT):
-            pass
+    with pytest.raises(OSError, match=f":{port} for REST .*in use"):
+        await start_rest(app, port=port)

@@ -1,0 +1,75 @@
+"""`s2spp bench`"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def bench(
+    bundle: Annotated[str, typer.Option(help="Bundle folder, or the name of a shipped one.")] = "s2spp-light",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the table here too.")] = None,
+    paths: Annotated[str, typer.Option(help="Which ways to the model, by comma.")] = "raw,engine,grpc,ws,rest",
+    sessions: Annotated[str, typer.Option(help="Numbers of sessions, by comma.")] = "1,4,16",
+    objects: Annotated[str, typer.Option(help="Numbers of objects per session, by comma.")] = "1,3,10",
+    seconds: Annotated[float, typer.Option(min=0.5, help="Time for each row of the table.")] = 12.0,
+    memory_frames: Annotated[
+        int, typer.Option(min=0, help="Frames in one session for the memory table; 0 leaves it out.")
+    ] = 5000,
+    threads: Annotated[int, typer.Option(help="Threads of the model; 0: one per core.")] = 0,
+) -> None:
+    """Measure every way to the model beside the bare model, in one run.
+
+    raw: the model alone. engine: in this process. grpc, ws, rest: a server on this machine, 854 x 480 JPEG in and
+    indexed PNG out, client included. Times of different runs on a busy machine do not compare; ratios in one do.
+
+    Examples:
+
+        s2spp bench --json bench.json
+
+        s2spp bench --paths raw,grpc --sessions 1 --objects 1 --seconds 5 --memory-frames 0
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from s2spp.benchmark.suite import PATHS, Plan, run_suite
+
+    chosen = [path.strip() for path in paths.split(",")]
+    if unknown := set(chosen) - set(PATHS):
+        raise ValueError(f"no such path: {', '.join(sorted(unknown))}; there are {', '.join(PATHS)}")
+    plan = Plan(bundle, chosen, _numbers(sessions), _numbers(objects), seconds, memory_frames, threads)
+    console = Console()
+    result = run_suite(plan, Console(stderr=True))
+    table = Table(title=f"{bundle} on {result['machine']['cpu']}, {result['machine']['cores']} cores")
+    for column in ("path", "sessions", "objects", "frames/s", "ms p50", "ms p95", "overhead ms p50"):
+        table.add_column(column, justify="left" if column == "path" else "right")
+    for run in result["runs"]:
+        overhead = "" if run["path"] == "raw" else f"{run['overhead_ms_p50']:.2f}"
+        table.add_row(
+            run["path"],
+            str(run["sessions"]),
+            str(run["objects"]),
+            f"{run['fps']:.1f}",
+            f"{run['ms_p50']:.1f}",
+            f"{run['ms_p95']:.1f}",
+            overhead,
+        )
+    console.print(table)
+    memory = result["memory"]
+    for frames, rss in zip(memory["frames"], memory["rss_mb"], strict=True):
+        console.print(f"memory after frame {frames}: {rss:.1f} MB")
+    if json_file is not None:
+        json_file.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"numbers by comma, such as 1,4,16; got {text!r}") from None
+    if min(numbers) < 1:
+        raise ValueError(f"each number is at least 1; got {text!r}")
+    return numbers

@@ -1,0 +1,103 @@
+"""The engine in this process, behind the same `track` as the SDK's Client: for `segment`, `evaluate` and `bench`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Coroutine, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.bootstrap import build_runtime, running_engine
+from service.client import TrackedFrame
+from service.client.images import labels_of, reports_of
+from service.core.ports import Delivered
+from service.core.types import Durability, EncodedImage, ImageFormat, MaskFormat, SessionId, SessionOptions
+from service.settings import Settings
+
+_Result = TypeVar("_Result")
+# Enough for decoding ahead of the model; more would only hold frames.
+_WINDOW = 3
+
+
+class InProcess:
+    """`with InProcess("s2spp-light") as engine: for result in engine.track(frames, first_mask)`."""
+
+    def __init__(self, bundle: str, threads: int = 0) -> None:
+        """Raises BundleError for a bundle that cannot be used."""
+        self._settings = Settings.load(bundle=bundle, threads=threads or None)
+        self._runtime = build_runtime(self._settings)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="s2spp-engine", daemon=True)
+        self._stack = AsyncExitStack()
+
+    @property
+    def model(self) -> str:
+        return self._runtime.info.name
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._engine = self._wait(self._stack.enter_async_context(running_engine(self._settings, self._runtime)))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._wait(self._stack.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def track(
+        self, frames: Iterable[NDArray[np.uint8] | bytes], first_mask: NDArray[np.uint8] | bytes
+    ) -> Iterator[TrackedFrame]:
+        """One result per frame, the first one's being the mask that was given. Frames: RGB uint8 [H,W,3], or an image
+        file's bytes."""
+        source = iter(frames)
+        labels = labels_of(first_mask)
+        mask = EncodedImage(labels.tobytes(), ImageFormat.RAW_RGB8, *labels.shape)
+        first = next(source, None)
+        if first is None:
+            raise ValueError("there are no frames: the first one belongs to the mask")
+        opened = self._wait(self._engine.open(_encoded(first), mask, SessionOptions(MaskFormat.RAW)))
+        session = opened.info.session
+        try:
+            yield TrackedFrame(0, labels, reports_of(labels, opened.info.object_ids), 0, 0.0)
+            pending: deque[Future[Delivered]] = deque()
+            for index, frame in enumerate(source, start=1):
+                pending.append(self._submit(self._segment(session, index, _encoded(frame))))
+                if len(pending) >= _WINDOW:
+                    yield _tracked(pending.popleft().result())
+            while pending:
+                yield _tracked(pending.popleft().result())
+        finally:
+            self._wait(self._engine.delete(session))
+
+    async def _segment(self, session: SessionId, index: int, frame: EncodedImage) -> Delivered:
+        return await self._engine.segment(
+            session, index, frame, durability=Durability.RELAXED, received_through=max(0, index - _WINDOW - 1)
+        )
+
+    def _submit(self, work: Coroutine[Any, Any, _Result]) -> Future[_Result]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _wait(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        return self._submit(work).result()
+
+
+def _encoded(frame: NDArray[np.uint8] | bytes) -> EncodedImage:
+    if isinstance(frame, bytes):
+        return EncodedImage(frame)
+    return EncodedImage(np.ascontiguousarray(frame).tobytes(), ImageFormat.RAW_RGB8, *frame.shape[:2])
+
+
+def _tracked(delivered: Delivered) -> TrackedFrame:
+    answer = delivered.answer
+    labels = np.frombuffer(answer.mask, np.uint8).reshape(answer.height, answer.width)
+    return TrackedFrame(answer.frame_index, labels, answer.objects, delivered.committed_frame, answer.compute_ms)

@@ -1,0 +1,241 @@
+"""The queue: what runs together, who gets which reply, and who pays for whose failure."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.batching import BatchingQueue
+from service.core.errors import Unavailable
+from service.core.ports import StepResult
+from service.core.types import ImageU8, State
+from tests.fakes.runtime import FakeRuntime
+from tests.fakes.waiting import PATIENCE_S, until
+
+
+@pytest.fixture
+def runtime() -> FakeRuntime:
+    return FakeRuntime()
+
+
+@pytest.fixture
+async def queue(runtime: FakeRuntime) -> AsyncIterator[BatchingQueue]:
+    queue = BatchingQueue(runtime, max_objects=8)
+    yield queue
+    runtime.gate.set()
+    await queue.close()
+
+
+def frame(seed: int, height: int = 16, width: int = 32) -> ImageU8:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def masks(seed: int, objects: int, height: int = 16, width: int = 32) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 2, (objects, height, width), np.uint8)
+
+
+async def alone(seed: int, objects: int, height: int = 16, width: int = 32) -> tuple[State, StepResult]:
+    """State and first step of one item with the runtime to itself."""
+    queue = BatchingQueue(FakeRuntime(), max_objects=8)
+    state = await queue.initialise(frame(seed, height, width), masks(seed, objects, height, width))
+    result = await queue.step(frame(seed + 1, height, width), state)
+    await queue.close()
+    return state, result
+
+
+def assert_same(one: State, other: State) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert one[name].dtype == other[name].dtype
+        assert np.array_equal(one[name], other[name]), name
+
+
+async def hold(runtime: FakeRuntime, queue: BatchingQueue) -> asyncio.Task[State]:
+    """Keep the runtime busy, so that what is queued from now on gathers."""
+    runtime.gate.clear()
+    busy = asyncio.create_task(queue.initialise(frame(0, 16, 16), masks(0, 1, 16, 16)))
+    await until(runtime._entered.locked)
+    return busy
+
+
+async def test_items_that_wait_run_as_one_batch_and_each_gets_its_own(
+    runtime: FakeRuntime, queue: BatchingQueue
+) -> None:
+    expected = [await alone(seed, objects) for seed, objects in ((1, 1), (2, 3), (3, 2))]
+    await hold(runtime, queue)
+    opening = asyncio.gather(*(queue.initialise(frame(s), masks(s, n)) for s, n in ((1, 1), (2, 3), (3, 2))))
+    await asyncio.sleep(0)
+    runtime.gate.set()
+    states = await opening
+    results = await asyncio.gather(
+        *(queue.step(frame(s + 1), state) for s, state in zip((1, 2, 3), states, strict=True))
+    )
+    assert runtime.batches[1:] == [("initialise", 3, 6), ("step", 3, 6)]
+    for (state, result), got_state, got in zip(expected, states, results, strict=True):
+        assert_same(got_state, state)
+        assert_same(got.state, result.state)
+        assert np.array_equal(got.probability, result.probability)
+
+
+async def test_other_sizes_and_kinds_run_apart_in_the_order_of_their_oldest(
+    runtime: FakeRuntime, queue: BatchingQueue
+) -> None:
+    state = await queue.initialise(frame(1), masks(1, 1))
+    await hold(runtime, queue)
+    calls = asyncio.gather(
+        queue.initialise(frame(2, 32, 32), masks(2, 2, 32, 32)),
+        queue.step(frame(3), state),
+        queue.initialise(frame(4), masks(4, 1)),
+        queue.initialise(frame(5, 32, 32), masks(5, 1, 32, 32)),
+        queue.step(frame(6), state),
+    )
+    await asyncio.sleep(0)
+    runtime.gate.set()
+    await calls
+    assert runtime.batches[2:] == [("initialise", 2, 3), ("step", 2, 2), ("initialise", 1, 1)]
+
+
+async def test_a_busy_size_does_not_starve_another(runtime: FakeRuntime, queue: BatchingQueue) -> None:
+    states = [await queue.initialise(frame(s), masks(s, 4)) for s in range(3)]
+    await hold(runtime, queue)
+    many = [asyncio.create_task(queue.step(frame(9), state)) for state in states]
+    await asyncio.sleep(0)
+    rare = asyncio.create_task(queue.initialise(frame(7, 64, 64), masks(7, 1, 64, 64)))
+    await asyncio.sleep(0)
+    again = [asyncio.create_task(queue.step(frame(10), state)) for state in states]
+    await asyncio.sleep(0)
+    runtime.gate.set()
+    await asyncio.gather(*many, rare, *again)
+    kinds = [kind for kind, _, _ in runtime.batches[4:]]
+    assert kinds == ["step", "step", "initialise", "step"]
+
+
+async def test_a_batch_keeps_to_the_most_objects_and_a_larger_item_runs_alone(
+    runtime: FakeRuntime, queue: BatchingQueue
+) -> None:
+    await hold(runtime, queue)
+    calls = asyncio.gather(*(queue.initialise(frame(n), masks(n, n)) for n in (5, 4, 11, 3)))
+    await asyncio.sleep(0)
+    runtime.gate.set()
+    await calls
+    assert runtime.batches[1:] == [("initialise", 2, 8), ("initialise", 1, 4), ("initialise", 1, 11)]
+
+
+async def test_a_single_item_is_passed_through_without_copies(
+    runtime: FakeRuntime, queue: BatchingQueue
+) -> None:
+    given: list[State] = []
+    step = runtime.step
+
+    def spy(frames: NDArray[np.uint8], row: NDArray[np.int64], state: State) -> StepResult:
+        given.append(state)
+        return step(frames, row, state)
+
+    runtime.step = spy  # type: ignore[method-assign]
+    state = await queue.initialise(frame(1), masks(1, 2))
+    result = await queue.step(frame(2), state)
+    assert all(given[0][name] is state[name] for name in state)
+    assert result.state["first"] is state["first"]
+
+
+async def test_a_part_of_a_batch_does_not_keep_the_batch_alive(
+    runtime: FakeRuntime, queue: BatchingQueue
+) -> None:
+    await hold(runtime, queue)
+    opening = asyncio.gather(*(queue.initialise(frame(s), masks(s, 2)) for s in range(3)))
+    await asyncio.sleep(0)
+    runtime.gate.set()
+    states = await opening
+    results = await asyncio.gather(*(queue.step(frame(9), state) for state in states))
+    for state, result in zip(states, results, strict=True):
+        arrays = [*state.values(), *result.state.values(), result.probability]
+        assert all(array.base is None for array in arrays)
+        assert result.state["first"] is state["first"], "a constant state stays the session's own array"
+
+
+async def test_a_departed_caller_is_skipped_and_its_neighbours_are_answered(
+    runtime: FakeRuntime, queue: BatchingQueue
+) -> None:
+    await hold(runtime, queue)
+    calls = [asyncio.create_task(queue.initialise(frame(s), masks(s, 2))) for s in range(3)]
+    await asyncio.sleep(0)
+    calls[1].cancel()
+    await asyncio.sleep(0)
+    runtime.gate.set()
+    first, second, third = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(second, asyncio.CancelledError)
+    assert runtime.batches[1:] == [("initialise", 2, 4)]
+    for seed, got in ((0, first), (2, third)):
+        assert isinstance(got, dict)
+        assert_same(got, (await alone(seed, 2))[0])
+
+
+async def test_a_caller_that_departs_while_its_batch_runs_harms_nobody(
+    runtime: FakeRuntime, queue: BatchingQueue
+) -> None:
+    busy = await hold(runtime, queue)
+    busy.cancel()
+    other = asyncio.create_task(queue.initialise(frame(2), masks(2, 1)))
+    await asyncio.sleep(0)
+    runtime.gate.set()
+    assert_same(await other, (await alone(2, 1))[0])
+
+
+async def test_a_poisoned_item_fails_alone(runtime: FakeRuntime, queue: BatchingQueue) -> None:
+    runtime.poison = lambda image: np.array_equal(image, frame(2))
+    await hold(runtime, queue)
+    calls = asyncio.gather(
+        *(queue.initialise(frame(s), masks(s, 2)) for s in (1, 2, 3)), return_exceptions=True
+    )
+    await asyncio.sleep(0)
+    runtime.gate.set()
+    first, second, third = await calls
+    assert isinstance(second, RuntimeError)
+    for seed, got in ((1, first), (3, third)):
+        assert isinstance(got, dict)
+        assert_same(got, (await alone(seed, 2))[0])
+
+
+async def test_a_failure_stays_in_its_batch(runtime: FakeRuntime, queue: BatchingQueue) -> None:
+    await hold(runtime, queue)
+    runtime.poison = lambda image: image.shape[0] == 64
+    bad = asyncio.create_task(queue.initialise(frame(1, 64, 64), masks(1, 1, 64, 64)))
+    good = asyncio.create_task(queue.initialise(frame(2), masks(2, 1)))
+    await asyncio.sleep(0)
+    runtime.gate.set()
+    assert_same(await good, (await alone(2, 1))[0])
+    with pytest.raises(RuntimeError):
+        await bad
+
+
+async def test_waiting_and_computing_are_told_apart(runtime: FakeRuntime, queue: BatchingQueue) -> None:
+    state = await queue.initialise(frame(1), masks(1, 1))
+    await hold(runtime, queue)
+    waiting = asyncio.create_task(queue.step(frame(2), state))
+    queued = time.perf_counter()
+    await asyncio.sleep(0.02)
+    waited_ms = (time.perf_counter() - queued) * 1e3
+    runtime.gate.set()
+    result = await waiting
+    assert result.compute_ms == 1.0, "the runtime's own figure"
+    assert result.queue_ms >= waited_ms
+
+
+async def test_closing_answers_everybody(runtime: FakeRuntime, queue: BatchingQueue) -> None:
+    busy = await hold(runtime, queue)
+    waiting = asyncio.create_task(queue.initialise(frame(2), masks(2, 1)))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(queue.close())
+    with pytest.raises(Unavailable):
+        await waiting
+    runtime.gate.set()
+    async with asyncio.timeout(PATIENCE_S):
+        await closing
+        assert (await busy)["first"].shape == (1, 4, 4)
+    with pytest.raises(Unavailable):
+        await queue.initialise(frame(3), masks(3, 1))

@@ -1,0 +1,215 @@
+"""Opening a session, what an answer says, and sessions that do not feel each other."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+
+import numpy as np
+import pytest
+from engine_world import RAW, World, first_labels, raw_frame, raw_mask, undisturbed
+from PIL import Image
+
+from s2spp.geometry import merge_objects, probability_to_frame
+from service.core.errors import (
+    InvalidImage,
+    InvalidInput,
+    InvalidMask,
+    Overloaded,
+    S2sppError,
+    SessionUnknown,
+    Unavailable,
+    UnsupportedMedia,
+)
+from service.core.types import EncodedImage, MaskFormat, SessionOptions, new_session_id
+from service.engine import EngineLimits
+from service.engine.pixels import make_answer, merge_to_frame
+from tests.fakes.runtime import INFO
+
+
+async def test_opening_says_what_the_session_is_and_stores_it_first(world: World) -> None:
+    opened = await world.opened(objects=3)
+    info = opened.info
+    assert (info.height, info.width, info.object_ids) == (36, 64, (1, 3, 5))
+    assert (info.next_frame, info.committed_frame) == (1, 0)
+    assert (info.model, info.model_digest) == (INFO.name, INFO.digest)
+    assert info.expires_in_s == world.limits.idle_timeout_s
+    assert world.wire.saves == [(1, True)]
+    stored = await world.store.load(info.session)
+    assert opened.state_bytes == sum(
+        array.nbytes for part in (stored.state_changing, stored.state_constant) for array in part.values()
+    )
+    assert set(stored.state_constant) == {"first"} and set(stored.state_changing) == {"memory", "steps"}
+    assert await world.engine.describe(info.session) == info
+    assert list(world.engine.models()) == [INFO]
+    await world.engine.ready()
+
+
+async def test_session_ids_are_not_to_be_guessed(world: World) -> None:
+    one, other = await world.open(), await world.open()
+    assert one != other and len(one) == 32
+
+
+@pytest.mark.parametrize(
+    ("frame", "mask", "error", "says"),
+    [
+        (raw_frame(0), raw_mask(first_labels(36, 65)), InvalidMask, r"65 x 36.*64 x 36"),
+        (raw_frame(0), raw_mask(first_labels() * 0), InvalidMask, "empty"),
+        (
+            raw_frame(0),
+            raw_mask(np.arange(36 * 64, dtype=np.uint8).reshape(36, 64)),
+            InvalidMask,
+            "255 objects",
+        ),
+        (EncodedImage(b"GIF89a..."), raw_mask(first_labels()), UnsupportedMedia, "frame"),
+        (raw_frame(0), EncodedImage(b"GIF89a..."), UnsupportedMedia, "mask"),
+        (raw_frame(0), EncodedImage(b""), InvalidImage, "mask"),
+    ],
+)
+async def test_an_unusable_opening_leaves_nothing_behind(
+    world: World, frame: EncodedImage, mask: EncodedImage, error: type[InvalidInput], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        await world.engine.open(frame, mask, RAW)
+    assert world.wire.saves == [] and world.watcher.in_memory == 0 and world.runtime.batches == []
+
+
+async def test_an_opening_that_cannot_be_stored_is_no_session() -> None:
+    world = World(EngineLimits(max_sessions=1))
+    world.wire.failing = True
+    with pytest.raises(Unavailable):
+        await world.open()
+    world.wire.failing = False
+    session = await world.open()  # the permit came back
+    assert (await world.post(session, 1)).answer.frame_index == 1
+    await world.end()
+
+
+async def test_a_model_that_fails_on_the_opening_is_told_as_internal(world: World) -> None:
+    world.runtime.failures = 1
+    with pytest.raises(S2sppError, match="opening a session") as raised:
+        await world.open()
+    assert raised.value.reason == "INTERNAL"
+    await world.open()
+
+
+async def test_a_full_server_refuses_before_any_work() -> None:
+    world = World(EngineLimits(max_sessions=2))
+    session = await world.open()
+    await world.open()
+    with pytest.raises(Overloaded) as raised:
+        await world.engine.open(EncodedImage(b"not even looked at"), EncodedImage(b""), RAW)
+    assert 0 < raised.value.retry_after_s <= 1
+    await world.engine.delete(session)
+    await world.open()
+    await world.end()
+
+
+async def test_openings_under_way_count() -> None:
+    world = World(EngineLimits(max_sessions=2))
+    world.runtime.gate.clear()
+    opening = [asyncio.create_task(world.open()) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await world.open()
+    opening[0].cancel()
+    await asyncio.wait(opening[:1])
+    world.runtime.gate.set()
+    await world.open()
+    await opening[1]
+    await world.end()
+
+
+async def test_unknown_sessions_are_unknown(world: World) -> None:
+    for call in (
+        world.post(new_session_id(), 1),
+        world.engine.describe(new_session_id()),
+        world.engine.delete(new_session_id()),
+    ):
+        with pytest.raises(SessionUnknown):
+            await call
+
+
+async def test_a_png_answer_holds_the_raw_answer(world: World) -> None:
+    png = await world.open(options=SessionOptions(MaskFormat.PNG))
+    raw = await world.open(options=RAW)
+    for index in (1, 2, 3):
+        one, other = (await world.post(png, index)).answer, (await world.post(raw, index)).answer
+        with Image.open(io.BytesIO(one.mask)) as image:
+            assert image.mode == "P" and image.size == (64, 36)
+            assert np.asarray(image).tobytes() == other.mask
+        assert one.objects == other.objects
+        assert (one.height, one.width, one.mask_format) == (36, 64, MaskFormat.PNG)
+
+
+def test_merging_one_by_one_is_the_geometrys_merging() -> None:
+    random = np.random.default_rng(3)
+    for objects in (1, 2, 7):
+        probability = random.random((objects, 9, 16), np.float32).round(1)  # with ties
+        ids = tuple(range(2, 2 + objects))
+        labels, best = merge_to_frame(probability, ids, 33, 47)
+        frame = probability_to_frame(probability, 33, 47)
+        assert np.array_equal(labels, merge_objects(frame, ids))
+        assert np.array_equal(best, np.maximum(frame.max(axis=0), 0.5))
+
+
+def test_reports_agree_with_the_pixels() -> None:
+    probability = np.random.default_rng(4).random((3, 9, 16), np.float32)
+    probability[2] = 0.1
+    answer = make_answer(5, probability, (4, 9, 200), (33, 47), MaskFormat.RAW, 2.5)
+    labels = np.frombuffer(answer.mask, np.uint8).reshape(33, 47)
+    frame = probability_to_frame(probability, 33, 47)
+    for row, report in zip(frame, answer.objects, strict=True):
+        inside = labels == report.object_id
+        assert report.area == inside.sum()
+        assert report.visible == inside.any()
+        if report.visible:
+            y, x = np.nonzero(inside)
+            assert report.box == (x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1)
+            assert report.confidence == pytest.approx(row[inside].mean(dtype=np.float64))
+    assert answer.objects[2].box == (0, 0, 0, 0) and answer.objects[2].confidence == 0
+    assert (answer.frame_index, answer.compute_ms) == (5, 2.5)
+
+
+SHAPES = [
+    (36, 64, 1),
+    (36, 64, 3),
+    (64, 36, 2),
+    (50, 50, 1),
+    (36, 64, 2),
+    (33, 47, 4),
+    (200, 20, 1),
+    (50, 50, 5),
+]
+
+
+async def test_eight_sessions_at_once_answer_as_each_alone(world: World) -> None:
+    alone = [
+        await undisturbed(6, 100 * n, height, width, objects)
+        for n, (height, width, objects) in enumerate(SHAPES)
+    ]
+    world.runtime.delay_s = 0.002  # so that they meet in batches
+    together = await asyncio.gather(
+        *(
+            world.answers(6, 100 * n, height, width, objects)
+            for n, (height, width, objects) in enumerate(SHAPES)
+        )
+    )
+    assert together == alone
+    assert max(frames for _, frames, _ in world.runtime.batches) > 1, "no two sessions ever met in a batch"
+    assert len({answer.mask for answers in alone for answer in answers}) > 40, (
+        "the fake's masks hardly differ"
+    )
+
+
+async def test_telemetry_hears_of_it(world: World) -> None:
+    session = await world.open()
+    await world.post(session, 1)
+    await world.post(session, 1)  # given again: not answered anew
+    with pytest.raises(InvalidImage):
+        await world.post(session, 2, EncodedImage(b""))
+    await world.engine.delete(session)
+    assert world.watcher.events == {"opened": 1, "INVALID_IMAGE": 1, "deleted": 1, "stored": 2}
+    (times,) = world.watcher.times
+    assert times.compute_s == 0.001 and times.decode_s > 0 and times.encode_s > 0 and times.queue_s > 0
+    assert world.watcher.in_memory == 0
