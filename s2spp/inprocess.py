@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bootstrap import build_runtime, running_engine
+from service.bootstrap import build_engine, load_runtime
 from service.client import TrackedFrame
 from service.client.images import labels_of, reports_of
 from service.core.ports import Delivered
@@ -32,7 +32,7 @@ class InProcess:
     def __init__(self, bundle: str, threads: int = 0) -> None:
         """Raises BundleError for a bundle that cannot be used."""
         self._settings = Settings.load(bundle=bundle, threads=threads or None)
-        self._runtime = build_runtime(self._settings)
+        self._runtime = load_runtime(self._settings)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="s2spp-engine", daemon=True)
         self._stack = AsyncExitStack()
@@ -43,7 +43,7 @@ class InProcess:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._engine = self._wait(self._stack.enter_async_context(running_engine(self._settings, self._runtime)))
+        self._engine = self._wait(self._stack.enter_async_context(build_engine(self._settings, runtime=self._runtime)))
         return self
 
     def __exit__(

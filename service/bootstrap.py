@@ -1,53 +1,69 @@
-"""The one place that builds the parts and wires them. Commands and tests start a server or an engine here."""
+"""The composition root: the one place where settings become parts and parts are wired."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import json
 import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from importlib.metadata import version
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from service.batching import BatchingQueue
-from service.core.ports import Runtime, SessionStore
+from service.core.ports import Clock, Engine, EngineObserver, Runtime, SessionStore
 from service.engine import EngineLimits, LocalEngine
 from service.imaging import ImageLimits
-from service.runtime import OnnxRuntime, load_bundle
 from service.settings import Settings
-from service.store.memory import MemorySessionStore
-from service.telemetry import MeasuredRuntime, Telemetry, configure_logging
 
 _log = logging.getLogger(__name__)
-ADDRESS_FILE = "server.json"
-"""In the data folder while a server runs: {"http", "grpc", "pid"}. How others find a server on free ports."""
+_ADDRESSES = "server.json"
+# Beside images a message has a few fields, and one only somewhat too large is still told the reason.
+_MESSAGE_OVERHEAD = 1 << 20
 
 
-def build_runtime(settings: Settings) -> OnnxRuntime:
-    """The bundle, loaded and warm. Raises BundleError."""
+class CannotServe(OSError):
+    """The server cannot start. The message says why and what to do."""
+
+
+def load_runtime(settings: Settings) -> Runtime:
+    """The model, warmed up. Blocks. Raises BundleError (a ValueError)."""
+    from service.runtime import OnnxRuntime, load_bundle
+
     runtime = OnnxRuntime(load_bundle(settings.bundle), settings.threads, settings.provider)
     runtime.warm_up()
     return runtime
 
 
 @asynccontextmanager
-async def running_engine(
-    settings: Settings, runtime: Runtime, store: SessionStore | None = None, telemetry: Telemetry | None = None
-) -> AsyncIterator[LocalEngine]:
-    """The engine of one process; on leaving, sessions are committed. Without a `store` they live in memory only."""
-    told = telemetry or Telemetry()
-    queue = BatchingQueue(MeasuredRuntime(runtime, told), settings.max_batch)
+async def build_engine(
+    settings: Settings,
+    *,
+    runtime: Runtime | None = None,
+    store: SessionStore | None = None,
+    clock: Clock = time.monotonic,
+    observer: EngineObserver | None = None,
+) -> AsyncIterator[Engine]:
+    """An engine in this process until the context ends; every session is committed then. Without a `runtime`
+    it loads the bundle; without a `store` sessions live in memory only, which is what a command needs."""
+    if runtime is None:
+        runtime = await asyncio.to_thread(load_runtime, settings)
+    if store is None:
+        from service.store.memory import MemorySessionStore
+
+        store = MemorySessionStore(clock)
     limits = EngineLimits(
         max_sessions=settings.max_sessions,
         max_objects=settings.max_objects,
         images=ImageLimits(settings.max_image_bytes, settings.max_pixels),
         idle_timeout_s=settings.idle_timeout_s,
     )
-    engine = LocalEngine(queue, store or MemorySessionStore(), runtime.info, limits, time.monotonic, told)
+    queue = BatchingQueue(runtime, settings.max_batch)
+    engine = LocalEngine(queue, store, runtime.info, limits, clock, observer)
     try:
         yield engine
     finally:
@@ -55,68 +71,127 @@ async def running_engine(
         await queue.close()
 
 
-async def serve(settings: Settings) -> None:
-    """The embedded server: Redis (ours, or REDIS_URL's), engine, REST and gRPC, until SIGTERM or SIGINT.
+def run(settings: Settings) -> None:
+    """`serve` on the fastest event loop there is, until SIGTERM or SIGINT."""
+    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with suppress(ImportError):  # not made for every platform
+        from uvloop import new_event_loop as factory
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(serve(settings))
 
-    Raises DataFolderInUse when another server has the data folder, BundleError, OSError for a port that is taken."""
-    from service.store.embedded import EmbeddedRedis
-    from service.store.redis_store import RedisSessionStore, connect
-    from service.transport.grpc import start_grpc
-    from service.transport.rest import create_app, start_rest
+
+async def serve(settings: Settings) -> None:
+    """The embedded server: REST and gRPC over one engine, sessions in a Redis. Returns after SIGTERM or
+    SIGINT, when running requests have ended and every session is committed.
+
+    While it serves, `server.json` in the data folder tells its addresses. Raises CannotServe (the data folder
+    or its Redis), BundleError, Unavailable (REDIS_URL does not answer), OSError (a port is taken)."""
+    from service.telemetry import MeasuredRuntime, Telemetry, configure_logging
 
     configure_logging(settings.log_level, settings.log_format)
-    started = time.monotonic()
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    told_to_stop = _stop_signal()
     telemetry = Telemetry()
+    async with AsyncExitStack() as stack:
+        # The model loads while Redis starts, and is waited for whatever happens to Redis.
+        loading = asyncio.create_task(asyncio.to_thread(load_runtime, settings))
+        stack.push_async_callback(_ended, loading)
+        store = await stack.enter_async_context(_redis_store(settings))
+        (settings.data_dir / _ADDRESSES).unlink(missing_ok=True)  # of a server that was killed
+        runtime = MeasuredRuntime(await loading, telemetry)
+        engine = await stack.enter_async_context(
+            build_engine(settings, runtime=runtime, store=store, observer=telemetry)
+        )
+        http, grpc = await stack.enter_async_context(_transports(settings, engine, telemetry.render))
+        stack.enter_context(_announced(settings.data_dir, http, grpc))
+        _log.info("s2spp serves %s: REST %s (try %s/docs), gRPC %s", runtime.info.name, http, http, grpc)
+        await told_to_stop.wait()
+        _log.info("stopping: running requests end, sessions are committed")
+
+
+@asynccontextmanager
+async def _redis_store(settings: Settings) -> AsyncIterator[SessionStore]:
+    """On REDIS_URL, or else on a Redis of our own in the data folder, which no other server may use then."""
+    from service.store.embedded import EmbeddedRedis
+    from service.store.redis_process import EmbeddedRedisError
+    from service.store.redis_store import RedisSessionStore, connect
+
     async with AsyncExitStack() as stack:
         url = settings.redis_url
         if url is None:
-            url = (await stack.enter_async_context(EmbeddedRedis(settings.data_dir))).url
-        redis = connect(url)
-        stack.push_async_callback(redis.aclose)
-        runtime = await asyncio.to_thread(build_runtime, settings)
-        engine = await stack.enter_async_context(
-            running_engine(settings, runtime, RedisSessionStore(redis), telemetry)
-        )
-        app = create_app(
-            engine,
-            max_image_bytes=settings.max_image_bytes,
-            metrics=telemetry.render,
-            version=version("s2spp"),
-            stream_window=settings.window,
-        )
-        rest = await start_rest(
-            app, settings.host, settings.http_port, max_message_bytes=2 * settings.max_image_bytes
-        )
-        stack.push_async_callback(rest.stop, settings.drain_s)
+            try:
+                url = (await stack.enter_async_context(EmbeddedRedis(settings.data_dir))).url
+            except EmbeddedRedisError as error:
+                raise CannotServe(str(error)) from error
+        store = RedisSessionStore(await stack.enter_async_context(connect(url)))
+        await store.ping()
+        yield store
+
+
+@asynccontextmanager
+async def _transports(
+    settings: Settings, engine: Engine, metrics: Callable[[], bytes]
+) -> AsyncIterator[tuple[str, str]]:
+    """REST and gRPC over `engine`; yields the addresses that a client on this machine uses."""
+    from service.telemetry import RequestContext
+    from service.transport.grpc import start_grpc
+    from service.transport.rest import create_app, start_rest
+
+    largest = settings.max_image_bytes + _MESSAGE_OVERHEAD
+    app = create_app(
+        engine,
+        max_image_bytes=settings.max_image_bytes,
+        metrics=metrics,
+        version=importlib.metadata.version("s2spp"),
+        stream_window=settings.window,
+    )
+    listen = f"[{settings.host}]" if ":" in settings.host else settings.host
+    local = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(listen, listen)
+    rest = await start_rest(RequestContext(app), settings.host, settings.http_port, max_message_bytes=largest)
+    try:
         grpc = await start_grpc(
             engine,
-            f"{settings.host}:{settings.grpc_port}",
-            max_message_bytes=2 * settings.max_image_bytes,
+            f"{listen}:{settings.grpc_port}",
+            max_message_bytes=2 * largest,  # opening sends a frame and a mask
             window=settings.window,
         )
-        stack.push_async_callback(grpc.stop, settings.drain_s)
-        addresses = {
-            "http": f"http://{settings.host}:{rest.port}",
-            "grpc": f"{settings.host}:{grpc.port}",
-            "pid": os.getpid(),
-        }
-        _publish(settings.data_dir / ADDRESS_FILE, addresses)
-        stack.callback((settings.data_dir / ADDRESS_FILE).unlink, missing_ok=True)
-        _log.info(
-            "ready",
-            extra=addresses | {"model": runtime.info.name, "seconds": round(time.monotonic() - started, 2)},
-        )
-        await stop.wait()
-        _log.info("stopping: sessions are committed, streams end")
+    except BaseException:
+        await rest.stop(0)
+        raise
+    try:
+        yield f"http://{local}:{rest.port}", f"{local}:{grpc.port}"
+    finally:
+        await asyncio.gather(rest.stop(settings.drain_s), grpc.stop(settings.drain_s))
 
 
-def _publish(path: Path, addresses: dict[str, object]) -> None:
-    """Written whole or not at all: whoever waits for the file reads it at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(addresses) + "\n")
-    partial.replace(path)
+@contextmanager
+def _announced(data_dir: Path, http: str, grpc: str) -> Iterator[None]:
+    """`server.json`, for those who start a server on port 0 and have to find it. It appears whole."""
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = data_dir / _ADDRESSES
+    draft = path.with_suffix(".partial")
+    draft.write_text(json.dumps({"pid": os.getpid(), "http": http, "grpc": grpc}))
+    draft.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _stop_signal() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; a second one ends the process at once."""
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def tell() -> None:
+        told.set()
+        for each in signals:
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_DFL)
+
+    for each in signals:
+        loop.add_signal_handler(each, tell)
+    return told

@@ -17,7 +17,8 @@ from model.training.config import TrainConfig
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`weights`: what is trained; `averaged`: their moving average, which is what is exported when there is one."""
+    """`weights`: what is trained; `averaged`: their moving average, which is what is exported when there is
+    one."""
 
     network: NetworkConfig
     train: TrainConfig

@@ -42,8 +42,8 @@ class SourceConfig:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the curriculum: so many steps at one frame size (height, width), the clips' length growing from
-    `first_length` to `last_length`."""
+    """A part of the curriculum: so many steps at one frame size (height, width), the clips' length growing
+    from `first_length` to `last_length`."""
 
     steps: int
     size: tuple[int, int]
@@ -56,11 +56,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """`network`: a recipe of model.recipes. `encoder_lr`: the encoders' share of the learning rate. `schedule`:
-    cosine over all stages down to 2 %, or the paper's x0.99 every `decay_every` steps. `weight_decay`: of weights,
-    never of biases. `ema`: decay of the averaged weights that are exported; 0 exports the raw ones.
-    `first_mask_noise`: odds that the first mask is a bit wrong. `precision`: of the arithmetic; float16 is left
-    out, since it needs a loss scale that a checkpoint would have to carry."""
+    """`network`: a recipe of model.recipes. `encoder_lr`: the encoders' share of the learning rate.
+    `schedule`: cosine over all stages down to 2 %, or the paper's x0.99 every `decay_every` steps.
+    `weight_decay`: of weights, never of biases. `ema`: decay of the averaged weights that are exported; 0
+    exports the raw ones. `first_mask_noise`: odds that the first mask is a bit wrong. `precision`: of the
+    arithmetic; float16 is left out, since it needs a loss scale that a checkpoint would have to carry."""
 
     network: str
     stages: tuple[Stage, ...]
@@ -78,8 +78,8 @@ class TrainConfig:
     seed: int = 0
 
     def check(self, multiple: int) -> None:
-        """ValueError, saying what to change, for stages that a network cannot be trained with. (Not done when a
-        configuration is made: checkpoints of earlier versions stay readable.)"""
+        """ValueError, saying what to change, for stages that a network cannot be trained with. (Not done when
+        a configuration is made: checkpoints of earlier versions stay readable.)"""
         if not self.stages:
             raise ValueError("a training configuration needs a stage")
         if self.precision not in get_args(Precision):

@@ -12,7 +12,8 @@ _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 
 
 def signed_distance(mask: NDArray[np.uint8], radius: int) -> NDArray[np.float32]:
-    """Eq. 6: D(p) = s_p * min(min over boundary pixels q of ||p - q||, R); s_p is +1 on the object, -1 off it.
+    """Eq. 6: D(p) = s_p * min(min over boundary pixels q of ||p - q||, R); s_p is +1 on the object, -1 off
+    it.
 
     mask [H,W] 0/1 -> float32 [H,W]. The boundary is the object's pixels with a side neighbour off the object;
     the picture's own edge is no boundary. Without a boundary every pixel is R away from it.

@@ -27,17 +27,20 @@ _WINDOW = 20
 
 
 class TrainLog:
-    """Context manager around the loop. `enabled` False (all ranks but one): everything is a no-op."""
+    """Context manager around the loop, for the steps from `first` on: what a former run logged of these steps
+    is dropped. `enabled` False (all ranks but one): everything is a no-op."""
 
     def __init__(self, out: Path, steps: int, first: int, *, enabled: bool) -> None:
         self.enabled = enabled
-        self._window: list[tuple[float, dict[str, float]]] = []
+        self._window: list[dict[str, float]] = []
+        self._last = (0, 0.0)
         if not enabled:
             return
         out.mkdir(parents=True, exist_ok=True)
-        self._console = Console(stderr=True)
-        self._writer = SummaryWriter(out / "tensorboard", purge_step=first)  # type: ignore[no-untyped-call]
-        self._file = (out / "log.jsonl").open("a")
+        self._writer = SummaryWriter(out / "tensorboard", purge_step=first)
+        path = out / "log.jsonl"
+        _drop_from(path, first)
+        self._file = path.open("a")
         self._progress = Progress(
             TextColumn("training"),
             BarColumn(),
@@ -46,7 +49,7 @@ class TrainLog:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=self._console,
+            console=Console(stderr=True),
         )
         self._task = self._progress.add_task("train", total=steps, completed=first, loss=float("nan"))
 
@@ -59,47 +62,58 @@ class TrainLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.enabled:
+            if self._window:
+                self._point()
             self._progress.stop()
-            self._writer.close()  # type: ignore[no-untyped-call]
+            self._writer.close()
             self._file.close()
 
     def say(self, message: str) -> None:
         if self.enabled:
             self._progress.console.print(message)
 
-    def step(self, step: int, loss: float, terms: dict[str, float], rate: float) -> None:
+    def step(self, step: int, loss: float, terms: dict[str, Tensor], rate: float) -> None:
         if not self.enabled:
             return
-        self._window.append((loss, terms))
-        if len(self._window) < _WINDOW:
-            self._progress.update(self._task, completed=step + 1)
-            return
-        mean = sum(value for value, _ in self._window) / _WINDOW
-        means = {name: sum(t[name] for _, t in self._window) / _WINDOW for name in terms}
-        self._window.clear()
-        self._progress.update(self._task, completed=step + 1, loss=mean)
-        self._writer.add_scalar("loss/total", mean, step)  # type: ignore[no-untyped-call]
-        for name, value in means.items():
-            self._writer.add_scalar(f"loss/{name}", value, step)  # type: ignore[no-untyped-call]
-        self._writer.add_scalar("learning_rate", rate, step)  # type: ignore[no-untyped-call]
-        self._file.write(json.dumps({"step": step, "loss": mean, **means, "lr": rate}) + "\n")
-        self._file.flush()
+        self._window.append({"total": loss} | {name: float(term) for name, term in terms.items()})
+        self._last = (step, rate)
+        self._progress.update(self._task, completed=step + 1)
+        if len(self._window) == _WINDOW:
+            self._point()
 
     def picture(self, step: int, batch: TensorBatch, logits: Tensor) -> None:
-        """The first clip of the batch: frames with the predicted mask in red above the same with the truth in green."""
+        """The first clip of the batch: its frames with the predicted mask in red, above the same with the
+        truth in green."""
         if not self.enabled:
             return
         frames = batch.frames[0, 1:].float().cpu() / 255
         truth = batch.masks[0].float().cpu()
-        size = frames.shape[-2:]
-        predicted = F.interpolate(
-            torch.sigmoid(logits[0].detach().float().cpu()), size=size, mode="bilinear"
-        )[:, 0]
+        probability = torch.sigmoid(logits[0].detach().float().cpu())
+        predicted = F.interpolate(probability, size=frames.shape[-2:], mode="bilinear")[:, 0]
         rows = []
         for channel, mask in ((0, (predicted > 0.5).float()), (1, truth)):
             tint = torch.zeros(3, 1, 1)
             tint[channel] = 1.0
-            rows.append(
-                torch.cat(list(frames * (1 - 0.5 * mask[:, None]) + 0.5 * mask[:, None] * tint), dim=2)
-            )
-        self._writer.add_image("clip", torch.cat(rows, dim=1), step)  # type: ignore[no-untyped-call]
+            tinted = frames * (1 - 0.5 * mask[:, None]) + 0.5 * mask[:, None] * tint
+            rows.append(torch.cat(list(tinted), dim=2))
+        self._writer.add_image("clip", torch.cat(rows, dim=1), step)
+
+    def _point(self) -> None:
+        """One point of every curve: the mean of the window."""
+        step, rate = self._last
+        means = {name: sum(t[name] for t in self._window) / len(self._window) for name in self._window[0]}
+        self._window.clear()
+        self._progress.update(self._task, loss=means["total"])
+        for name, value in means.items():
+            self._writer.add_scalar(f"loss/{name}", value, step)
+        self._writer.add_scalar("learning_rate", rate, step)
+        loss = means.pop("total")
+        self._file.write(json.dumps({"step": step, "loss": loss, **means, "lr": rate}) + "\n")
+        self._file.flush()
+
+
+def _drop_from(path: Path, first: int) -> None:
+    """A run that was cut off logged steps past its last checkpoint, which are about to be taken again."""
+    if path.exists():
+        lines = [line for line in path.read_text().splitlines() if json.loads(line)["step"] < first]
+        path.write_text("".join(f"{line}\n" for line in lines))

@@ -1,9 +1,10 @@
-"""The one training loop: stages of growing size and length, resumable at any step, on CPU or any number of GPUs."""
+"""The one training loop: stages of growing size and length, resumable at any step, on CPU or GPUs."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +24,10 @@ from model.training.losses import ClipLoss
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where and how long, as opposed to what is trained. `max_minutes`: stop (and save) then; the run resumes.
-    `encoder_weights`: a safetensors file for both encoders (None: Xavier-like starts). `resume`: go on from
-    `out`/checkpoint.pt. `init_from`: start from another run's weights."""
+    """Where and how long, as opposed to what is trained. `max_minutes`: stop (and save) then; the run
+    resumes. `encoder_weights`: a safetensors file for both encoders (None: random starts). `resume`: go on
+    from `out`/checkpoint.pt. `init_from`: start from another run's weights instead. `devices`: GPUs, or
+    processes on a CPU; `workers`: loader processes of each."""
 
     data: Path
     out: Path
@@ -50,7 +52,8 @@ class TrainResult:
 
 
 def learning_rate(train: TrainConfig, stage: Stage, step: int) -> float:
-    """The rate at `step`: linear warm-up, then cosine to zero over the run, or the paper's slow decay."""
+    """The rate at `step`: linear warm-up, then a cosine down to 2 % over the run, or the paper's slow
+    decay."""
     warm = min(1.0, (step + 1) / train.warmup) if train.warmup else 1.0
     if train.schedule == "paper":
         return stage.lr * warm * 0.99 ** (step // train.decay_every)
@@ -58,116 +61,187 @@ def learning_rate(train: TrainConfig, stage: Stage, step: int) -> float:
 
 
 def train(config: TrainConfig, options: RunOptions) -> TrainResult:
-    """Train `config` on `options.data`. Raises DataError (naming the file), ValueError for settings that do not go
-    together with the checkpoint found."""
-    fabric = Fabric(accelerator="auto", devices=options.devices, precision=config.precision)  # type: ignore[arg-type]
+    """Train `config` on `options.data`. Raises DataError (naming the file); ValueError for settings that
+    cannot be trained or do not go together with the checkpoint found, and for a loss that is no number any
+    more."""
+    fabric = Fabric(accelerator="auto", devices=options.devices, precision=config.precision)
     fabric.launch()
-    torch.manual_seed(config.seed)
-    network_config = recipe(config.network)
-    network = S2Spp(network_config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loss = ClipLoss(config.loss, network_config.distance)
-    path = options.out / "checkpoint.pt"
-    saved = Checkpoint.load(path) if options.resume and path.exists() else None
-    if saved is not None and saved.train != config:
+    deadline = time.monotonic() + 60 * options.max_minutes if options.max_minutes is not None else None
+    run = _Run(config, options, fabric)
+    losses: list[float] = []
+    with TrainLog(options.out, config.steps, run.done, enabled=fabric.is_global_zero) as log:
+        for message in run.messages:
+            log.say(message)
+        stream = batches(
+            config, run.network.config, options.data, run.done, fabric.global_rank, options.workers
+        )
+        for step, stage, batch in stream:
+            batch = batch.to(fabric.device)
+            rate = learning_rate(config, stage, step)
+            loss, terms, logits = run.update(batch, rate)
+            losses.append(loss)
+            log.step(step, loss, terms, rate)
+            if run.done % options.picture_every == 0 or run.done == config.steps:
+                log.picture(step, batch, logits)
+            # Rank 0's clock counts: were each to ask its own, one could go on and wait for the others for
+            # ever.
+            if deadline is not None and fabric.broadcast(time.monotonic() >= deadline):
+                break
+            if run.done % options.save_every == 0:
+                run.save()
+    run.save()
+    return TrainResult(run.path, run.done, run.done >= config.steps, losses)
+
+
+class _Objective(nn.Module):
+    """Network and loss as one module, so that learned loss weights too are kept equal across GPUs."""
+
+    def __init__(self, network: S2Spp, loss: ClipLoss) -> None:
+        super().__init__()
+        self.network, self.loss = network, loss
+
+    def forward(
+        self, frames: Tensor, first_masks: Tensor, masks: Tensor, distances: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The tensors of a TensorBatch -> (total, its terms, logits)."""
+        output = self.network(frames.float(), first_masks.float())
+        total, terms = self.loss(output.logits, output.distance, masks.float(), distances)
+        return total, terms, output.logits
+
+
+class _Run:
+    """All that changes while training, set up anew or from a checkpoint: `done` steps of it are done."""
+
+    def __init__(self, config: TrainConfig, options: RunOptions, fabric: Fabric) -> None:
+        self.config, self.fabric = config, fabric
+        self.path = options.out / "checkpoint.pt"
+        network_config = recipe(config.network)
+        config.check(network_config.multiple)
+        saved = _saved(self.path, config) if options.resume else None
+        if saved is not None and saved.network != network_config:
+            raise ValueError(
+                f"{self.path}: recipe {config.network} was another network then; use another --out"
+            )
+        torch.manual_seed(config.seed)
+        self.network = S2Spp(network_config)
+        self.loss = ClipLoss(config.loss, network_config.distance)
+        if saved is None:
+            self.done, self.messages = 0, [_start_weights(self.network, options)]
+        else:
+            self.done, self.messages = saved.step, [f"resumed at step {saved.step}"]
+            self.network.load_state_dict(saved.weights)
+            self.loss.load_state_dict(saved.loss_weights)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.averaged = _averaged(self.network, config.ema, saved)
+        if self.averaged is not None:
+            self.averaged.to(fabric.device)
+        objective = _Objective(self.network, self.loss)
+        self.model, self.optimizer = fabric.setup(objective, _optimizer(config, self.network, self.loss))
+        if saved is not None:
+            _resume_optimizer(self.optimizer, saved, self.path)
+
+    def update(self, batch: TensorBatch, rate: float) -> tuple[float, dict[str, Tensor], Tensor]:
+        """One step: (loss, its terms, logits); the loss is the mean over the ranks. ValueError where it is no
+        finite number, with nothing changed."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["share"]
+        total, terms, logits = self.model(batch.frames, batch.first_masks, batch.masks, batch.distances)
+        self.fabric.backward(total)
+        norm = self.fabric.clip_gradients(
+            self.model, self.optimizer, max_norm=self.config.clip_norm, error_if_nonfinite=False
+        )
+        mean = self.fabric.all_reduce(total.detach(), reduce_op="mean")
+        assert isinstance(mean, Tensor) and norm is not None
+        loss = float(mean)
+        if not (math.isfinite(loss) and math.isfinite(float(norm))):
+            raise ValueError(
+                f"step {self.done} has loss {loss} and a gradient of norm {float(norm)}: lower the learning rate. "
+                f"{self.path} is left as it was"
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.network)
+        self.done += 1
+        return loss, terms, logits
+
+    def save(self) -> None:
+        if self.fabric.is_global_zero:
+            Checkpoint(
+                self.network.config,
+                self.config,
+                self.done,
+                self.network.state_dict(),
+                self.averaged.module.state_dict() if self.averaged is not None else None,
+                self.loss.state_dict(),
+                self.optimizer.state_dict(),
+            ).save(self.path)
+
+
+def _saved(path: Path, config: TrainConfig) -> Checkpoint | None:
+    if not path.exists():
+        return None
+    saved = Checkpoint.load(path)
+    if saved.train != config:
         raise ValueError(
             f"{path} was made by other settings; use another --out, or --no-resume to start over"
         )
-    messages = [] if saved else _start_weights(network, options)
-    if saved is not None:
-        network.load_state_dict(saved.weights)
-        loss.load_state_dict(saved.loss_weights)
-        messages.append(f"resumed at step {saved.step}")
-    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
-    if averaged is not None and saved is not None and saved.averaged is not None:
-        averaged.module.load_state_dict(saved.averaged)
-        averaged.n_averaged.fill_(saved.step)
-    optimizer = _optimizer(config, network, loss)
-    if saved is not None:
-        optimizer.load_state_dict(saved.optimizer)
-    if averaged is not None:
-        averaged.to(fabric.device)
-    model, optimizer = fabric.setup(network, optimizer)
-    loss.to(fabric.device)
-
-    def save(step: int) -> None:
-        if fabric.is_global_zero:
-            Checkpoint(
-                network_config,
-                config,
-                step,
-                network.state_dict(),
-                averaged.module.state_dict() if averaged else None,
-                loss.state_dict(),
-                optimizer.state_dict(),
-            ).save(path)
-
-    deadline = time.monotonic() + 60 * options.max_minutes if options.max_minutes else math.inf
-    first = saved.step if saved else 0
-    step, losses = first, []
-    with TrainLog(options.out, config.steps, first, enabled=fabric.is_global_zero) as log:
-        for message in messages:
-            log.say(message)
-        stream = batches(config, network_config, options.data, first, fabric.global_rank, options.workers)
-        for step, stage, batch in stream:
-            batch = _on_device(batch, fabric.device)
-            rate = learning_rate(config, stage, step)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["share"]
-            output = model(batch.frames.float(), batch.first_masks.float())
-            total, terms = loss(output.logits, output.distance, batch.masks.float(), batch.distances)
-            fabric.backward(total)
-            fabric.clip_gradients(model, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
-            optimizer.step()
-            optimizer.zero_grad()
-            if averaged is not None:
-                averaged.update_parameters(network)
-            losses.append(float(total.detach()))
-            if not math.isfinite(losses[-1]):
-                raise ValueError(
-                    f"the loss became {losses[-1]} at step {step}; {path} holds the last good step"
-                )
-            log.step(step, losses[-1], {name: float(term) for name, term in terms.items()}, rate)
-            if (step + 1) % options.picture_every == 0:
-                log.picture(step, batch, output.logits)
-            if (step + 1) % options.save_every == 0:
-                save(step + 1)
-            if time.monotonic() > deadline:
-                break
-    done = step + 1 if losses else first
-    save(done)
-    return TrainResult(path, done, done >= config.steps, losses)
+    return saved
 
 
-def _start_weights(network: S2Spp, options: RunOptions) -> list[str]:
+def _start_weights(network: S2Spp, options: RunOptions) -> str:
+    """Load what the run starts from and say what that was."""
     if options.init_from is not None:
         start = Checkpoint.load(options.init_from)
+        if start.network != network.config:
+            raise ValueError(
+                f"{options.init_from} holds weights of another network, trained as {start.train.network}"
+            )
         network.load_state_dict(start.averaged or start.weights)
-        return [f"starting from the weights of {options.init_from}, step {start.step}"]
+        return f"starting from the weights of {options.init_from}, step {start.step}"
     if options.encoder_weights is None:
-        return ["no encoder weights given: everything starts from random values"]
+        return "no encoder weights given: everything starts from random values"
     said = network.encoder.load_pretrained(options.encoder_weights)
     if network.initializer.encoder is not None:
         network.initializer.encoder.load_pretrained(options.encoder_weights)
-    return [said]
+    return said
+
+
+def _averaged(network: S2Spp, decay: float, saved: Checkpoint | None) -> AveragedModel | None:
+    """The moving average of the weights, going on from `saved`."""
+    if not decay:
+        return None
+    average: Callable[..., None] = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    averaged = AveragedModel(network, multi_avg_fn=average)
+    if saved is not None and saved.averaged is not None:
+        averaged.module.load_state_dict(saved.averaged)
+        # Zero would make the next update start the average anew.
+        averaged.n_averaged.fill_(saved.step)
+    return averaged
 
 
 def _optimizer(config: TrainConfig, network: S2Spp, loss: nn.Module) -> torch.optim.Optimizer:
+    """Encoders and the rest in groups of their own for the learning rate, each with and without weight
+    decay."""
     encoders = [network.encoder, network.initializer.encoder]
     encoder = [p for module in encoders if module is not None for p in module.parameters()]
     known = {id(p) for p in encoder}
     rest = [p for p in network.parameters() if id(p) not in known] + list(loss.parameters())
-    groups = [{"params": rest, "share": 1.0}, {"params": encoder, "share": config.encoder_lr}]
+    groups = [
+        {"params": [p for p in part if (p.ndim > 1) == decayed], "share": share, "weight_decay": decay}
+        for part, share in ((rest, 1.0), (encoder, config.encoder_lr))
+        for decayed, decay in ((True, config.weight_decay), (False, 0.0))
+    ]
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=config.stages[0].lr, weight_decay=config.weight_decay)
+    return kind(groups, lr=config.stages[0].lr)
 
 
-def _on_device(batch: TensorBatch, device: torch.device) -> TensorBatch:
-    def move(tensor: Tensor) -> Tensor:
-        return tensor.to(device, non_blocking=True)
-
-    return TensorBatch(
-        move(batch.frames),
-        move(batch.first_masks),
-        move(batch.masks),
-        None if batch.distances is None else move(batch.distances),
-    )
+def _resume_optimizer(optimizer: torch.optim.Optimizer, saved: Checkpoint, path: Path) -> None:
+    # After fabric.setup, so that the moments go where it moved the weights.
+    try:
+        optimizer.load_state_dict(saved.optimizer)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: an earlier version grouped the weights otherwise ({error}); start from its weights "
+            "with --init-from and another --out"
+        ) from error

@@ -18,9 +18,10 @@ _TERMS = ("bce", "jaccard", "distance")
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the terms. Eq. 7 with lambda = 0.8 is (0.8, 0, 0.2). `balance_limit` caps b of eq. 5: at 1, the
-    paper's value, a frame without the object costs nothing however much is marked in it. `learned_weights`:
-    the weights are learned as uncertainties (Kendall et al. 2018) from these starting points."""
+    """Weights of the terms. Eq. 7 with lambda = 0.8 is (0.8, 0, 0.2). `balance_limit` caps b of eq. 5: at 1,
+    the paper's value, a frame without the object costs nothing however much is marked in it.
+    `learned_weights`: the weights are learned as uncertainties (Kendall et al. 2018) from these starting
+    points."""
 
     bce: float = 0.8
     jaccard: float = 0.0
@@ -66,8 +67,8 @@ class ClipLoss(nn.Module):
     def forward(
         self, logits: Tensor, scores: Tensor | None, masks: Tensor, distances: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """logits [B,T',1,h,w]; masks [B,T',H,W] 0/1 (logits are resized up to them); scores and distances on the
-        output grid."""
+        """logits [B,T',1,h,w]; masks [B,T',H,W] 0/1 (logits are resized up to them); scores and distances on
+        the output grid."""
         resized = F.interpolate(
             logits.flatten(0, 1).float(), size=masks.shape[-2:], mode="bilinear", align_corners=False
         ).view(masks.shape)

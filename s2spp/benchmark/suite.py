@@ -24,7 +24,7 @@ from s2spp.benchmark.lanes import EngineLane, GrpcLane, Lane, RestLane, WebSocke
 from s2spp.benchmark.measure import Material, Run, grid_of_objects, measure, measure_raw
 from s2spp.demo_clip import render_demo_clip
 from s2spp.embedded import EmbeddedServer
-from service.bootstrap import build_runtime, running_engine
+from service.bootstrap import build_engine, load_runtime
 from service.settings import Settings
 
 PATHS = ("raw", "engine", "grpc", "ws", "rest")
@@ -54,11 +54,11 @@ def run_suite(plan: Plan, console: Console) -> dict[str, Any]:
 
 async def _run(plan: Plan, material: Material, progress: Progress) -> dict[str, Any]:
     settings = Settings.load(bundle=plan.bundle, threads=plan.threads)
-    runtime = build_runtime(settings)
+    runtime = load_runtime(settings)
     runs: list[Run] = []
     memory: dict[str, list[float]] = {"frames": [], "rss_mb": []}
     async with AsyncExitStack() as stack:
-        engine = await stack.enter_async_context(running_engine(settings, runtime))
+        engine = await stack.enter_async_context(build_engine(settings, runtime=runtime))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="s2spp-bench-"))
         server = EmbeddedServer(Path(folder), plan.bundle, plan.threads)
         if set(plan.paths) & {"grpc", "ws", "rest"} or plan.memory_frames:

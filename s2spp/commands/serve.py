@@ -27,13 +27,11 @@ def serve(
 
         s2spp serve --http-port 9000 --data-dir ./state
     """
-    import asyncio
-
-    from service.bootstrap import serve as run
+    from service.bootstrap import run
     from service.settings import Settings
 
     settings = Settings.load(
         host=host, http_port=http_port, grpc_port=grpc_port, data_dir=data_dir, redis_url=redis_url, bundle=bundle,
         threads=threads,
     )
-    asyncio.run(run(settings))
+    run(settings)

@@ -37,8 +37,7 @@ class RestServer:
     _serving: asyncio.Task[None]
 
     async def stop(self, grace_s: float) -> None:
-        """Takes no new connections, closes WebSockets, gives running requests `grace_s` seconds, cancels what is
-        left."""
+        """Takes no new connections, gives running requests `grace_s` seconds, ends what is left."""
         self._server.config.timeout_graceful_shutdown = max(1, round(grace_s))
         self._server.should_exit = True
         await self._serving
@@ -47,7 +46,7 @@ class RestServer:
 async def start_rest(
     app: ASGIApp, host: str = "127.0.0.1", port: int = 0, *, max_message_bytes: int = 64 << 20
 ) -> RestServer:
-    """Starts to listen (port 0: any free one). A WebSocket message beyond `max_message_bytes` closes its socket.
+    """Starts to listen (port 0: any free one). A WebSocket message over `max_message_bytes` closes it.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -56,7 +55,7 @@ async def start_rest(
     try:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise OSError(f"cannot listen on {host}:{port} for REST ({error.strerror}): choose another port") from error
+        raise OSError(f"cannot listen on {host}:{port} for REST: {error.strerror}") from error
     config = uvicorn.Config(
         app,
         log_config=None,

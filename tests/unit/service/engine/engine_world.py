@@ -52,14 +52,17 @@ def first_labels(height: int = 36, width: int = 64, objects: int = 2) -> LabelMa
 
 class Wire:
     """One engine's way to the store. `cut`: its process died, and nothing of it gets through any more. `open`
-    cleared holds saves. `failing` makes saves fail."""
+    cleared holds saves and loads, `deletes` deletions. `failing` makes saves and deletions fail, `failures` so
+    many saves."""
 
     def __init__(self, store: InMemorySessionStore) -> None:
         self._store = store
         self.cut = False
         self.failing = False
-        self.open = asyncio.Event()
+        self.failures = 0
+        self.open, self.deletes = asyncio.Event(), asyncio.Event()
         self.open.set()
+        self.deletes.set()
         self.saves: list[tuple[int, bool]] = []
         self.calls: Counter[str] = Counter()
         self.under_way: Counter[SessionId] = Counter()
@@ -70,7 +73,8 @@ class Wire:
         assert self.under_way[snapshot.session] == 1, "one save of a session at a time"
         try:
             await self.open.wait()
-            if self.cut or self.failing:
+            self.failures -= 1
+            if self.cut or self.failing or self.failures >= 0:
                 raise Unavailable("the store is away")
             await self._store.save(snapshot, ttl_s, constant=constant)
         finally:
@@ -88,7 +92,7 @@ class Wire:
 
     async def delete(self, session: SessionId) -> None:
         self._count("delete")
-        await self.open.wait()
+        await self.deletes.wait()
         if self.failing:
             raise Unavailable("the store is away")
         await self._store.delete(session)
@@ -163,6 +167,7 @@ class World:
     async def end(self) -> None:
         self.runtime.gate.set()
         self.wire.open.set()
+        self.wire.deletes.set()
         await self.engine.close()
         for queue in self._queues:
             await queue.close()

@@ -1,0 +1,212 @@
+"""The embedded server as one finds it: a process, its Redis, its data folder, and all the ways to end them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.integration.server_process import ServerProcess, eventually, make_clip
+from tests.integration.tiny_bundle import write_tiny_bundle
+
+LIGHT = Path(__file__).resolve().parents[2] / "bundles" / "s2spp-light"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture
+def server(tmp_path: Path, tiny: Path) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path / "data", tiny) as server:
+        yield server
+
+
+def open_session(server: ServerProcess, frame: bytes, mask: bytes) -> str:
+    answer = server.http.post("/v1/sessions", files={"frame": ("f.jpg", frame), "mask": ("m.png", mask)})
+    assert answer.status_code == 201, answer.text
+    session: str = answer.json()["session"]
+    return session
+
+
+def post(
+    server: ServerProcess, session: str, index: int, frame: bytes, durability: str = "strict"
+) -> httpx.Response:
+    answer = server.http.post(
+        f"/v1/sessions/{session}/frames/{index}",
+        content=frame,
+        params={"durability": durability},
+        headers={"Content-Type": "image/jpeg"},
+    )
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+def masks_without_interruption(server: ServerProcess, frames: list[bytes], mask: bytes) -> list[bytes]:
+    session = open_session(server, frames[0], mask)
+    return [post(server, session, index, frames[index]).content for index in range(1, len(frames))]
+
+
+@pytest.mark.parametrize("bundle", ["tiny", "s2spp-light"])
+def test_a_session_goes_on_after_server_and_redis_were_killed(
+    tmp_path: Path, tiny: Path, bundle: str
+) -> None:
+    if bundle == "s2spp-light" and not (LIGHT / "manifest.json").is_file():
+        pytest.skip("the bundle s2spp-light is not in bundles/")
+    frames, mask = make_clip(9)
+    with ServerProcess(tmp_path / "data", tiny if bundle == "tiny" else LIGHT) as server:
+        expected = masks_without_interruption(server, frames, mask)
+        session = open_session(server, frames[0], mask)
+        masks = []
+        for index in range(1, len(frames)):
+            masks.append(post(server, session, index, frames[index]).content)
+            if index in (1, 5):
+                server.kill()
+                server.start()
+                assert server.http.get(f"/v1/sessions/{session}").json()["next_frame"] == index + 1
+                assert post(server, session, index, frames[index]).content == masks[-1], (
+                    "sent again: same bytes"
+                )
+    assert masks == expected
+    assert len(set(masks)) > 4, "the masks hardly change: losing the state would go unnoticed"
+
+
+def test_a_kill_while_a_frame_is_answered_loses_nothing(server: ServerProcess) -> None:
+    frames, mask = make_clip(6, seed=1)
+    expected = masks_without_interruption(server, frames, mask)
+    session = open_session(server, frames[0], mask)
+    for index in range(1, len(frames)):
+
+        def send_and_forget(index: int = index) -> None:
+            try:
+                post(server, session, index, frames[index])
+            except httpx.HTTPError:
+                pass  # the server died on it: what is being tested
+
+        sending = threading.Thread(target=send_and_forget)
+        sending.start()
+        server.process.send_signal(signal.SIGKILL)
+        server.kill()
+        sending.join()
+        server.start()
+        assert post(server, session, index, frames[index]).content == expected[index - 1]
+
+
+def test_sigterm_commits_what_was_not_and_ends_orderly(server: ServerProcess) -> None:
+    frames, mask = make_clip(5)
+    expected = masks_without_interruption(server, frames, mask)
+    session = open_session(server, frames[0], mask)
+    for index in range(1, 4):
+        post(server, session, index, frames[index], durability="relaxed")
+    redis = server.redis()
+    status, said = server.terminate()
+    assert status == 0, said
+    assert not redis.is_running()
+    assert not (server.data_dir / "server.json").exists()
+    server.start()
+    assert server.http.get(f"/v1/sessions/{session}").json()["committed_frame"] == 3
+    assert post(server, session, 4, frames[4]).content == expected[3]
+
+
+def test_a_second_server_on_the_same_folder_says_so_and_harms_nothing(
+    server: ServerProcess, tiny: Path
+) -> None:
+    frames, mask = make_clip(3)
+    session = open_session(server, frames[0], mask)
+    addresses = (server.data_dir / "server.json").read_text()
+    second = ServerProcess(server.data_dir, tiny)
+    second.launch()
+    status, said = second.outcome()
+    assert status == 1
+    assert str(server.data_dir) in said and str(server.process.pid) in said and "in use" in said
+    assert "Traceback" not in said
+    assert (server.data_dir / "server.json").read_text() == addresses
+    post(server, session, 1, frames[1])
+
+
+def test_a_redis_that_dies_alone_comes_back_and_the_session_with_it(server: ServerProcess) -> None:
+    frames, mask = make_clip(4)
+    expected = masks_without_interruption(server, frames, mask)
+    session = open_session(server, frames[0], mask)
+    server.redis().kill()
+
+    def answered() -> httpx.Response | None:
+        answer = server.http.post(f"/v1/sessions/{session}/frames/1", content=frames[1])
+        assert answer.status_code in (200, 503), answer.text
+        return answer if answer.status_code == 200 else None
+
+    assert eventually(answered).content == expected[0]
+    assert post(server, session, 2, frames[2]).content == expected[1]
+    assert server.http.get("/readyz").status_code == 200
+
+
+def test_what_is_served_is_what_the_folder_says(server: ServerProcess) -> None:
+    said = json.loads((server.data_dir / "server.json").read_text())
+    assert said["pid"] == server.process.pid
+    assert server.http.get("/readyz").status_code == 200
+    assert server.http.get("/v1/models").json()["models"][0]["name"] == "tiny"
+    frames, mask = make_clip(2)
+    post(server, open_session(server, frames[0], mask), 1, frames[1])
+    metrics = server.http.get("/metrics").text
+    assert 's2spp_frame_seconds_count{stage="total"} 1.0' in metrics
+    assert 's2spp_batch_size_sum{of="objects"} 2.0' in metrics
+
+
+def test_rest_and_grpc_share_sessions(server: ServerProcess) -> None:
+    from service.client import Client
+
+    frames, mask = make_clip(4)
+    expected = masks_without_interruption(server, frames, mask)
+    session = open_session(server, frames[0], mask)
+    with Client(server.grpc) as client:
+        for index in (1, 2):
+            client.segment(session, index, frames[index])
+        assert client.session(session).next_frame == 3
+    assert post(server, session, 3, frames[3]).content == expected[2]
+
+
+@pytest.mark.parametrize("transport", ["http", "grpc"])
+def test_a_port_that_is_taken_is_told_and_leaves_nothing_behind(
+    tmp_path: Path, tiny: Path, transport: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = {"http": "0", "grpc": "0", transport: str(taken.getsockname()[1])}
+        options = ("--http-port", ports["http"], "--grpc-port", ports["grpc"])
+        server = ServerProcess(tmp_path / "data", tiny, *options)
+        server.launch()
+        status, said = server.outcome()
+    assert status == 1
+    assert ports[transport] in said and "Traceback" not in said
+    assert not (server.data_dir / "server.json").exists()
+    socket_file = str(server.data_dir / "redis.sock")
+    assert not [each for each in psutil.process_iter(["cmdline"]) if socket_file in str(each.info["cmdline"])]
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"S2SPP_MAX_BATCH": "many"}, "S2SPP_MAX_BATCH=many"),
+        ({"REDIS_URL": "redis://127.0.0.1:1"}, "127.0.0.1:1"),
+        ({"S2SPP_DATA": os.devnull}, ""),
+    ],
+    ids=["setting", "redis", "none"],
+)
+def test_what_cannot_start_says_why(
+    tmp_path: Path, tiny: Path, environment: dict[str, str], says: str
+) -> None:
+    bundle = tmp_path / "no-such-bundle" if not says else tiny
+    server = ServerProcess(tmp_path / "data", bundle, **environment)
+    server.launch()
+    status, said = server.outcome()
+    assert status == 1
+    assert (says or "no-such-bundle") in said
+    assert "Traceback" not in said
