@@ -6,6 +6,7 @@ import sys
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from s2spp.commands.bench import bench
 from s2spp.commands.demo import demo
@@ -14,6 +15,8 @@ from s2spp.commands.export import export
 from s2spp.commands.segment import segment
 from s2spp.commands.serve import serve
 from s2spp.commands.train import train
+
+_TRAINING = {"torch", "onnx", "onnxscript", "lightning_fabric", "tensorboard"}
 
 app = typer.Typer(
     name="s2spp",
@@ -31,23 +34,23 @@ def main() -> None:
     """Exit status 0: done; 1: it could not be done, and one line says why; 2: unusable arguments."""
     try:
         app()
-    except (OSError, ValueError) as error:
-        _fail(str(error))
     except ModuleNotFoundError as error:
         _fail(f"{error}: this command needs an extra: pip install 's2spp[{_extra(error.name or '')}]'")
+    except (OSError, ValueError) as error:
+        _fail(str(error))
     except Exception as error:
-        # The service's own errors are meant for people; everything else is a bug and keeps its traceback.
-        if type(error).__module__.startswith("service.core"):
-            _fail(str(error))
-        raise
+        # Our own errors are written for people; anything else is a bug and keeps its traceback.
+        if type(error).__module__.split(".")[0] not in {"service", "model", "s2spp"}:
+            raise
+        _fail(str(error))
 
 
 def _extra(module: str) -> str:
-    return "train" if module.split(".")[0] in {"torch", "onnx", "onnxscript", "lightning_fabric", "tensorboard"} else "cpu"
+    return "train" if module.split(".")[0] in _TRAINING else "cpu"
 
 
 def _fail(message: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {message}")
+    Console(stderr=True, highlight=False, soft_wrap=True).print("[bold red]error:[/]", Text(message))
     sys.exit(1)
 
 

@@ -10,7 +10,7 @@ VOID = 255
 """The value that marks "do not care" pixels in DAVIS and YouTube-VOS label maps."""
 
 
-class DataError(Exception):
+class DataError(ValueError):
     """A dataset's folder or file cannot be used; the message names it and says what is wrong."""
 
 

@@ -1,4 +1,4 @@
-"""Checkpoint to model bundle: the graphs of the contract, their ONNX files, the parity check, the manifest."""
+"""Checkpoint to model bundle: the contract's graphs, their ONNX files, the parity check, the manifest."""
 
 from model.export.bundle import ExportReport, export_bundle
 

@@ -1,11 +1,12 @@
-"""Writes a model bundle: manifest.json, init.onnx, step.onnx. A bundle that fails parity is never left behind."""
+"""Writes a model bundle: manifest.json, init.onnx, step.onnx. One that fails parity is never left behind."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.export.graphs import InitGraph, StepGraph, state_names
+from model.config import NetworkConfig
+from model.export.folder import replace_folder
+from model.export.graphs import STATE_DTYPE, InitGraph, StepGraph, state_names
 from model.export.onnx_files import write_onnx
 from model.export.parity import Parity, check_parity
 from model.network import S2Spp
 from model.training.checkpoint import Checkpoint
 
 FORMAT = 1
+_GRAPHS = ("init.onnx", "step.onnx")
+_MANIFEST = "manifest.json"
+# Sides of the grid in multiples of the model's own; far beyond any pixel budget.
+_LONGEST = 64
 
 
 @dataclass(frozen=True)
@@ -40,80 +47,120 @@ class ExportReport:
 
 
 def export_bundle(checkpoint: Checkpoint, folder: Path, name: str, card: Card) -> ExportReport:
-    """Write `folder` anew. Raises ValueError, writing nothing, when torch and onnxruntime disagree."""
-    config = checkpoint.network
+    """Write the bundle `folder`, or replace it in one step; other files in it (a model card) stay. Raises
+    ValueError, changing nothing, when torch and onnxruntime disagree or `folder` holds something else."""
     network = checkpoint.model()
     _round_weights(network)
-    changing, constant = state_names(config)
-    states = (*changing, *constant)
-    with tempfile.TemporaryDirectory() as scratch:
-        work = Path(scratch)
-        size = (config.multiple * 2, config.multiple * 3)
-        example = _example(network, size)
-        height, width = torch.export.Dim("h", max=64), torch.export.Dim("w", max=64)
-        grid = {1: config.multiple * height, 2: config.multiple * width}
-        objects = torch.export.Dim("N")
-        frames = torch.export.Dim("F")
-        per_object = {0: objects}
-        frame_shape = {0: frames, **grid}
-        write_onnx(
-            InitGraph(network),
-            (example.frame, example.mask, example.row),
-            (["frame", "mask", "frame_row"], list(states)),
-            (frame_shape, {0: objects, **grid}, per_object),
-            work / "init.onnx",
-        )
-        strides = [
-            config.multiple * size[0] // config.multiple // tensor.shape[2] for tensor in example.states
-        ]
-        state_shapes = tuple(
-            {0: objects, 2: config.multiple // s * height, 3: config.multiple // s * width} for s in strides
-        )
-        write_onnx(
-            StepGraph(network, changing, constant),
-            (example.frame, example.row, *example.states),
-            (["frame", "frame_row", *states], ["probability", *(f"next_{state}" for state in changing)]),
-            (frame_shape, per_object, state_shapes),
-            work / "step.onnx",
-        )
-        parity = check_parity(network, work, states, len(changing))
+    with _beside(folder.absolute()) as work:
+        shapes = _write_graphs(network, work)
+        names = state_names(network)
+        parity = check_parity(network, work, *names)
         if not all(result.holds for result in parity):
             raise ValueError(f"no bundle written: torch and onnxruntime disagree: {parity}")
         digest = bundle_digest(work)
-        manifest: dict[str, Any] = {
-            "format": FORMAT,
-            "name": name,
-            "digest": digest,
-            "pixel_budget": config.pixel_budget,
-            "multiple": config.multiple,
-            "output_stride": config.output_stride,
-            "states": [
-                {
-                    "name": state,
-                    "shape": [tensor.shape[1], f"H/{stride}", f"W/{stride}"],
-                    "dtype": "float16",
-                    "constant": state in constant,
-                }
-                for state, tensor, stride in zip(states, example.states, strides, strict=True)
-            ],
-            "steps_trained": checkpoint.step,
-            "network": config.to_dict(),
-            **asdict(card),
-        }
-        (work / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-        folder.mkdir(parents=True, exist_ok=True)
-        for part in ("init.onnx", "step.onnx", "manifest.json"):
-            shutil.copyfile(work / part, folder / part)
-    size_mb = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-    return ExportReport(folder, digest, size_mb, parity)
+        manifest = _manifest(checkpoint, name, digest, names, shapes) | asdict(card)
+        (work / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        size = sum((work / part).stat().st_size for part in (*_GRAPHS, _MANIFEST))
+    return ExportReport(folder, digest, size / 1e6, parity)
 
 
 def bundle_digest(folder: Path) -> str:
     """sha256 over both graphs: two bundles with one digest compute the same."""
     digest = hashlib.sha256()
-    for part in ("init.onnx", "step.onnx"):
+    for part in _GRAPHS:
         digest.update((folder / part).read_bytes())
     return digest.hexdigest()
+
+
+@contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """A folder to work in, which takes the place of `folder` at the end if all went well."""
+    kept: list[Path] = []
+    if folder.exists():
+        entries = list(folder.iterdir())
+        if entries and not (folder / _MANIFEST).exists():
+            raise ValueError(f"{folder} is no bundle: name a new or empty folder, or a bundle to replace")
+        kept = [path for path in entries if path.name not in (*_GRAPHS, _MANIFEST)]
+    work = folder.with_name(f".{folder.name}.partial")
+    # Of an export that was killed.
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        yield work
+        for path in kept:
+            (shutil.copytree if path.is_dir() else shutil.copy2)(path, work / path.name)
+        replace_folder(work, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _write_graphs(network: S2Spp, work: Path) -> list[tuple[int, int]]:
+    """Both graphs into `work`; (channels, stride) of every state."""
+    config = network.config
+    changing, constant = state_names(network)
+    states = (*changing, *constant)
+    # Two frames and three objects: an axis of 1 would be frozen by the exporter.
+    height, width = 2 * config.multiple, 3 * config.multiple
+    frame = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    mask = torch.zeros(3, height, width, dtype=torch.uint8)
+    row = torch.tensor([0, 1, 0])
+    init = InitGraph(network)
+    with torch.no_grad():
+        examples: tuple[Tensor, ...] = init(frame, mask, row)
+    shapes = [(tensor.shape[1], height // tensor.shape[2]) for tensor in examples]
+    tall, wide = torch.export.Dim("h", max=_LONGEST), torch.export.Dim("w", max=_LONGEST)
+    objects, frames = torch.export.Dim("N"), torch.export.Dim("F")
+
+    def grid(leading: torch.export.Dim, axis: int, stride: int = 1) -> dict[int, Any]:
+        """The dynamic axes of a tensor whose height is `axis`."""
+        cells = config.multiple // stride
+        return {0: leading, axis: cells * tall, axis + 1: cells * wide}
+
+    write_onnx(
+        init,
+        (frame, mask, row),
+        (["frame", "mask", "frame_row"], list(states)),
+        (grid(frames, 1), grid(objects, 1), {0: objects}),
+        work / "init.onnx",
+    )
+    write_onnx(
+        StepGraph(network, changing, constant),
+        (frame, row, *examples),
+        (["frame", "frame_row", *states], ["probability", *(f"next_{state}" for state in changing)]),
+        (grid(frames, 1), {0: objects}, tuple(grid(objects, 2, stride) for _, stride in shapes)),
+        work / "step.onnx",
+    )
+    return shapes
+
+
+def _manifest(
+    checkpoint: Checkpoint,
+    name: str,
+    digest: str,
+    names: tuple[tuple[str, ...], tuple[str, ...]],
+    shapes: list[tuple[int, int]],
+) -> dict[str, Any]:
+    config: NetworkConfig = checkpoint.network
+    changing, constant = names
+    return {
+        "format": FORMAT,
+        "name": name,
+        "digest": digest,
+        "pixel_budget": config.pixel_budget,
+        "multiple": config.multiple,
+        "output_stride": config.output_stride,
+        "states": [
+            {
+                "name": state,
+                "shape": [channels, f"H/{stride}", f"W/{stride}"],
+                "dtype": str(STATE_DTYPE).removeprefix("torch."),
+                "constant": state in constant,
+            }
+            for state, (channels, stride) in zip((*changing, *constant), shapes, strict=True)
+        ],
+        "steps_trained": checkpoint.step,
+        "network": config.to_dict(),
+    }
 
 
 def _round_weights(network: S2Spp) -> None:
@@ -121,20 +168,3 @@ def _round_weights(network: S2Spp) -> None:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.copy_(parameter.half().float())
-
-
-@dataclass(frozen=True)
-class _Example:
-    frame: Tensor
-    mask: Tensor
-    row: Tensor
-    states: tuple[Tensor, ...]
-
-
-@torch.no_grad()
-def _example(network: S2Spp, size: tuple[int, int]) -> _Example:
-    """Two frames and three objects: no axis is 1, which an exporter would freeze."""
-    frame = torch.zeros(2, *size, 3, dtype=torch.uint8)
-    mask = torch.zeros(3, *size, dtype=torch.uint8)
-    row = torch.tensor([0, 1, 0])
-    return _Example(frame, mask, row, InitGraph(network)(frame, mask, row))

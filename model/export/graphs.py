@@ -1,27 +1,25 @@
-"""The two graphs of the model contract. F frames, N objects, H x W the model's grid; `frame_row` [N] says which frame
-each object is on, so a frame is encoded once however many objects follow it. States cross as float16."""
+"""The two graphs of the model contract.
+
+F frames, N objects, H x W the model's grid; `frame_row` [N] says which frame each object is on, so a frame is
+encoded once however many objects follow it. States cross as float16.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from model.config import NetworkConfig
 from model.network import RecurrentState, S2Spp
 from model.network.s2spp import Features
 
 STATE_DTYPE = torch.float16
 
 
-def state_names(config: NetworkConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
+@torch.no_grad()
+def state_names(network: S2Spp) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(changing, constant) state names, in the order in which the graphs take and give them."""
-    network = S2Spp(config)
-    size = config.multiple * 2
-    state = network.initialise(
-        torch.zeros(1, 3, size, size),
-        torch.zeros(1, 1, size, size),
-        network.encode(torch.zeros(1, 3, size, size)),
-    )
+    frame = torch.zeros(1, 3, network.config.multiple, network.config.multiple)
+    state = network.initialise(frame, frame[:, :1], network.encode(frame))
     return tuple(state.changing), tuple(state.constant)
 
 
@@ -29,7 +27,8 @@ def _image(frame: Tensor) -> Tensor:
     return frame.permute(0, 3, 1, 2).float()
 
 
-def _of(features: Features, frame_row: Tensor) -> Features:
+def rows(features: Features, frame_row: Tensor) -> Features:
+    """The features of each object's frame: [F,...] -> [N,...]."""
     return {stride: feature.index_select(0, frame_row) for stride, feature in features.items()}
 
 
@@ -39,22 +38,24 @@ class InitGraph(nn.Module):
     def __init__(self, network: S2Spp) -> None:
         super().__init__()
         self.network = network
+        self.eval()
 
     def forward(self, frame: Tensor, mask: Tensor, frame_row: Tensor) -> tuple[Tensor, ...]:
         image = _image(frame)
-        features = _of(self.network.encode(image), frame_row)
+        features = rows(self.network.encode(image), frame_row)
         state = self.network.initialise(image.index_select(0, frame_row), mask[:, None].float(), features)
         return tuple(t.to(STATE_DTYPE) for t in (*state.changing.values(), *state.constant.values()))
 
 
 class StepGraph(nn.Module):
-    """frame uint8 [F,H,W,3], frame_row int64 [N], every state -> probability float32 [N,H/s,W/s] (s the output
-    stride) and next_<state> for each state that changes."""
+    """frame uint8 [F,H,W,3], frame_row int64 [N], every state -> probability float32 [N,H/s,W/s] (s the
+    output stride) and next_<state> for each state that changes."""
 
     def __init__(self, network: S2Spp, changing: tuple[str, ...], constant: tuple[str, ...]) -> None:
         super().__init__()
         self.network = network
         self.changing, self.constant = changing, constant
+        self.eval()
 
     def forward(self, frame: Tensor, frame_row: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         tensors = [state.float() for state in states]
@@ -63,7 +64,6 @@ class StepGraph(nn.Module):
             dict(zip(self.changing, tensors[:count], strict=True)),
             dict(zip(self.constant, tensors[count:], strict=True)),
         )
-        features = _of(self.network.encode(_image(frame)), frame_row)
-        output, new = self.network.recur(features, state)
+        output, new = self.network.recur(rows(self.network.encode(_image(frame)), frame_row), state)
         nexts = tuple(new.changing[name].to(STATE_DTYPE) for name in self.changing)
         return torch.sigmoid(output.logits)[:, 0], *nexts

@@ -1,4 +1,5 @@
-"""Golden parity: the ONNX files against torch, over a whole clip, at batch 1 and at batch 5 with mixed frames."""
+"""Golden parity: the ONNX files against torch, over a whole clip, at batch 1 and batch 5 with mixed
+frames."""
 
 from __future__ import annotations
 
@@ -12,18 +13,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.export.graphs import STATE_DTYPE
+from model.export.graphs import STATE_DTYPE, rows
 from model.network import RecurrentState, S2Spp
 
-# Float16 states round differently once two runtimes differ in the last bit, so equality is not to be had. These hold
-# with a wide margin for a right export and fail at once for a wrong one.
+# Float16 states round differently once two runtimes differ in the last bit, so equality is not to be had.
+# These hold with a wide margin for a right export and fail at once for a wrong one.
 MAX_PROBABILITY = 0.05
 MAX_PIXELS = 0.001
+_FRAMES = 12
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Worst over all frames: absolute difference of probability, share of pixels that change sides of 0.5."""
+    """Worst over all frames: absolute difference of probability (nan where one is no number), share of pixels
+    that change sides of 0.5."""
 
     batch: int
     frames: int
@@ -53,53 +56,75 @@ def parity_clip(frames: int, size: tuple[int, int], seed: int) -> tuple[NDArray[
     return np.stack(pictures), first
 
 
-def check_parity(network: S2Spp, folder: Path, states: tuple[str, ...], changing: int) -> list[Parity]:
-    """`states`: all names, the first `changing` of which change. Runs a clip of 12 frames each."""
+def check_parity(network: S2Spp, folder: Path, changing: tuple[str, ...], constant: tuple[str, ...]) -> list[Parity]:
+    """Runs a clip through both, for one object and for five objects on three frames."""
     size = (network.config.multiple * 4, network.config.multiple * 7)
-    return [
-        _run(network, folder, states, changing, rows, size)
-        for rows in (np.array([0], np.int64), np.array([0, 2, 1, 0, 2], np.int64))
-    ]
+    init, step = (
+        ort.InferenceSession(folder / f"{part}.onnx", providers=["CPUExecutionProvider"]) for part in ("init", "step")
+    )
+    results = []
+    for frame_row in (np.array([0], np.int64), np.array([0, 2, 1, 0, 2], np.int64)):
+        clips = [parity_clip(_FRAMES, size, seed) for seed in range(int(frame_row.max()) + 1)]
+        frames = np.stack([pictures for pictures, _ in clips], axis=1)
+        masks = np.stack([np.roll(clips[row][1], 6 * n, axis=1) for n, row in enumerate(frame_row)])
+        ours = _run_onnx(init, step, frames, masks, frame_row, changing, constant)
+        expected = _run_torch(network, frames, masks, frame_row)
+        results.append(
+            Parity(
+                batch=len(frame_row),
+                frames=_FRAMES,
+                probability=float(np.abs(ours - expected).max()),
+                pixels=float(((ours > 0.5) != (expected > 0.5)).mean(axis=(1, 2, 3)).max()),
+            )
+        )
+    return results
+
+
+def _run_onnx(
+    init: ort.InferenceSession,
+    step: ort.InferenceSession,
+    frames: NDArray[np.uint8],
+    masks: NDArray[np.uint8],
+    frame_row: NDArray[np.int64],
+    changing: tuple[str, ...],
+    constant: tuple[str, ...],
+) -> NDArray[np.float32]:
+    """frames [T,F,H,W,3], masks [N,H,W] -> probabilities of frames 1..T-1, [T-1,N,h,w]."""
+    start = init.run(None, {"frame": frames[0], "mask": masks, "frame_row": frame_row})
+    state = dict(zip((*changing, *constant), start, strict=True))
+    probabilities = []
+    for frame in frames[1:]:
+        probability, *nexts = step.run(None, {"frame": frame, "frame_row": frame_row, **state})
+        state |= dict(zip(changing, nexts, strict=True))
+        probabilities.append(probability)
+    return np.stack(probabilities)
 
 
 @torch.no_grad()
-def _run(
-    network: S2Spp,
-    folder: Path,
-    states: tuple[str, ...],
-    changing: int,
-    rows: NDArray[np.int64],
-    size: tuple[int, int],
-    frames: int = 12,
-) -> Parity:
-    clips = [parity_clip(frames, size, seed) for seed in range(int(rows.max()) + 1)]
-    masks = np.stack([np.roll(clips[row][1], 6 * n, axis=1) for n, row in enumerate(rows)])
-    init, step = (ort.InferenceSession(str(folder / f"{name}.onnx")) for name in ("init", "step"))
-    at = [np.stack([clip[0][t] for clip in clips]) for t in range(frames)]
-    ours = dict(zip(states, init.run(None, {"frame": at[0], "mask": masks, "frame_row": rows}), strict=True))
-    index = torch.from_numpy(rows)
-
-    def images(t: int) -> Tensor:
-        return torch.from_numpy(at[t]).permute(0, 3, 1, 2).float().index_select(0, index)
-
-    state = _as_served(
-        network.initialise(images(0), torch.from_numpy(masks)[:, None].float(), network.encode(images(0)))
-    )
-    worst_probability, worst_pixels = 0.0, 0.0
-    for t in range(1, frames):
-        got, *nexts = step.run(None, {"frame": at[t], "frame_row": rows, **ours})
-        ours |= dict(zip(states[:changing], nexts, strict=True))
-        output, state = network.step(images(t), state)
+def _run_torch(
+    network: S2Spp, frames: NDArray[np.uint8], masks: NDArray[np.uint8], frame_row: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """The same in torch."""
+    index = torch.from_numpy(frame_row)
+    state: RecurrentState | None = None
+    probabilities = []
+    for frame in frames:
+        image = torch.from_numpy(frame).permute(0, 3, 1, 2).float()
+        features = rows(network.encode(image), index)
+        if state is None:
+            first = torch.from_numpy(masks)[:, None].float()
+            state = _as_served(network.initialise(image.index_select(0, index), first, features))
+            continue
+        output, state = network.recur(features, state)
         state = _as_served(state)
-        expected = torch.sigmoid(output.logits)[:, 0].numpy()
-        worst_probability = max(worst_probability, float(np.abs(got - expected).max()))
-        worst_pixels = max(worst_pixels, float(((got > 0.5) != (expected > 0.5)).mean()))
-    return Parity(len(rows), frames, worst_probability, worst_pixels)
+        probabilities.append(torch.sigmoid(output.logits)[:, 0].numpy())
+    return np.stack(probabilities)
 
 
 def _as_served(state: RecurrentState) -> RecurrentState:
     """Round the state the way it crosses the graph's boundary."""
-    return RecurrentState(
-        {name: tensor.to(STATE_DTYPE).float() for name, tensor in state.changing.items()},
-        {name: tensor.to(STATE_DTYPE).float() for name, tensor in state.constant.items()},
-    )
+
+    def rounded(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor.to(STATE_DTYPE).float() for name, tensor in tensors.items()}
+
+    return RecurrentState(rounded(state.changing), rounded(state.constant))

@@ -101,9 +101,7 @@ class TrainConfig:
     @staticmethod
     def from_dict(data: dict[str, Any]) -> TrainConfig:
         stages = tuple(
-            Stage(
-                **{**s, "size": tuple(s["size"]), "sources": tuple(SourceConfig(**x) for x in s["sources"])}
-            )
+            Stage(**{**s, "size": tuple(s["size"]), "sources": tuple(SourceConfig(**x) for x in s["sources"])})
             for s in data["stages"]
         )
         return TrainConfig(**{**data, "stages": stages, "loss": LossConfig(**data["loss"])})
@@ -113,9 +111,7 @@ def _photos(share: float) -> tuple[SourceConfig, ...]:
     """The photo sets, each drawn about as often as it is large."""
     sizes = {"coco": 800, "ecssd": 1000, "sod": 300, "horses": 328, "ccp": 1003}
     total = sum(sizes.values())
-    return tuple(
-        SourceConfig("stills", f"stills/{name}", share * size / total) for name, size in sizes.items()
-    )
+    return tuple(SourceConfig("stills", f"stills/{name}", share * size / total) for name, size in sizes.items())
 
 
 def _mixed(real: float) -> tuple[SourceConfig, ...]:

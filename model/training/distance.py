@@ -38,10 +38,6 @@ def distance_classes(mask: NDArray[np.uint8], config: DistanceConfig) -> NDArray
     return classes.astype(np.uint8)
 
 
-def distance_target(
-    mask: NDArray[np.uint8], config: DistanceConfig
-) -> NDArray[np.uint8] | NDArray[np.float32]:
+def distance_target(mask: NDArray[np.uint8], config: DistanceConfig) -> NDArray[np.uint8] | NDArray[np.float32]:
     """What the distance head learns from `mask`: classes, or the distance itself where it is regressed."""
-    return (
-        distance_classes(mask, config) if config.kind == "classes" else signed_distance(mask, config.radius)
-    )
+    return distance_classes(mask, config) if config.kind == "classes" else signed_distance(mask, config.radius)

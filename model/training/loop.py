@@ -72,9 +72,7 @@ def train(config: TrainConfig, options: RunOptions) -> TrainResult:
     with TrainLog(options.out, config.steps, run.done, enabled=fabric.is_global_zero) as log:
         for message in run.messages:
             log.say(message)
-        stream = batches(
-            config, run.network.config, options.data, run.done, fabric.global_rank, options.workers
-        )
+        stream = batches(config, run.network.config, options.data, run.done, fabric.global_rank, options.workers)
         for step, stage, batch in stream:
             batch = batch.to(fabric.device)
             rate = learning_rate(config, stage, step)
@@ -119,9 +117,7 @@ class _Run:
         config.check(network_config.multiple)
         saved = _saved(self.path, config) if options.resume else None
         if saved is not None and saved.network != network_config:
-            raise ValueError(
-                f"{self.path}: recipe {config.network} was another network then; use another --out"
-            )
+            raise ValueError(f"{self.path}: recipe {config.network} was another network then; use another --out")
         torch.manual_seed(config.seed)
         self.network = S2Spp(network_config)
         self.loss = ClipLoss(config.loss, network_config.distance)
@@ -155,8 +151,8 @@ class _Run:
         loss = float(mean)
         if not (math.isfinite(loss) and math.isfinite(float(norm))):
             raise ValueError(
-                f"step {self.done} has loss {loss} and a gradient of norm {float(norm)}: lower the learning rate. "
-                f"{self.path} is left as it was"
+                f"step {self.done} has loss {loss} and a gradient of norm {float(norm)}: lower the learning "
+                f"rate. {self.path} is left as it was"
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -183,9 +179,7 @@ def _saved(path: Path, config: TrainConfig) -> Checkpoint | None:
         return None
     saved = Checkpoint.load(path)
     if saved.train != config:
-        raise ValueError(
-            f"{path} was made by other settings; use another --out, or --no-resume to start over"
-        )
+        raise ValueError(f"{path} was made by other settings; use another --out, or --no-resume to start over")
     return saved
 
 
@@ -194,9 +188,7 @@ def _start_weights(network: S2Spp, options: RunOptions) -> str:
     if options.init_from is not None:
         start = Checkpoint.load(options.init_from)
         if start.network != network.config:
-            raise ValueError(
-                f"{options.init_from} holds weights of another network, trained as {start.train.network}"
-            )
+            raise ValueError(f"{options.init_from} holds weights of another network, trained as {start.train.network}")
         network.load_state_dict(start.averaged or start.weights)
         return f"starting from the weights of {options.init_from}, step {start.step}"
     if options.encoder_weights is None:

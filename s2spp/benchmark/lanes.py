@@ -115,7 +115,7 @@ class GrpcLane:
     """The Track stream."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._stub = stubs.SegmentationStub(channel)  # type: ignore[no-untyped-call]
+        self._stub = stubs.SegmentationStub(channel)
         self._requests: asyncio.Queue[pb.TrackRequest | None] = asyncio.Queue()
         self._waiting: dict[int, asyncio.Future[float]] = {}
 
@@ -127,7 +127,9 @@ class GrpcLane:
         self._call = self._stub.Track(self._feed())
         opening = pb.OpenSession(frame=pb.Image(data=frame), mask=pb.Image(data=mask))
         await self._requests.put(pb.TrackRequest(open=opening))
-        self._session = (await self._call.read()).session.session_id
+        opened = await self._call.read()
+        assert isinstance(opened, pb.TrackResponse), "the stream ended before it opened"
+        self._session = opened.session.session_id
         self._reader = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
@@ -142,7 +144,7 @@ class GrpcLane:
         answer: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._waiting[frame_index] = answer
         message = pb.Frame(frame_index=frame_index, image=pb.Image(data=frame))
-        await self._requests.put(pb.TrackRequest(frame=message, received_through=max(0, frame_index - 1 - len(self._waiting))))
+        await self._requests.put(pb.TrackRequest(frame=message))
         return await answer
 
     async def close(self) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s2spp.benchmark.lanes import Lane
-from service.core.ports import Runtime
 from s2spp.geometry import frame_to_model, mask_to_model, model_size
+from service.core.ports import Runtime
 
 
 @dataclass(frozen=True)

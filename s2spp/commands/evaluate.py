@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from model.data.sequence import Sequence
     from s2spp.evaluation import Tracker
 
 
@@ -59,12 +63,17 @@ def evaluate(
         for sequence in sequences:
             pictures = SequenceReport(sequence.name, len(sequence))
 
-            def keep(index: int, labels: object, sequence=sequence, pictures=pictures) -> None:  # type: ignore[no-untyped-def]
+            def keep(
+                index: int,
+                labels: NDArray[np.uint8],
+                sequence: Sequence = sequence,
+                pictures: SequenceReport = pictures,
+            ) -> None:
                 progress.update(task, advance=1, description=sequence.name)
                 if out is not None:
-                    save_labels(out / sequence.name / f"{sequence.frame_paths[index].stem}.png", labels)  # type: ignore[arg-type]
+                    save_labels(out / sequence.name / f"{sequence.frame_paths[index].stem}.png", labels)
                 if report is not None and pictures.wants(index):
-                    pictures.add(index, sequence.frame(index), labels)  # type: ignore[arg-type]
+                    pictures.add(index, sequence.frame(index), labels)
 
             result = score(sequence, predict(sequence, tracker), keep)
             scored.append(result.score)

@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from service.client import Client
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
     from s2spp.inprocess import InProcess
+    from service.client import Client
 
 
 def segment(
@@ -45,15 +50,15 @@ def segment(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from s2spp.overlay import overlay as draw
     from s2spp.labels import save_labels
+    from s2spp.overlay import overlay as draw
     from s2spp.video import VideoWriter, open_frames
 
     opened = open_frames(source)
     length = opened.length if frames is None else min(frames, opened.length or frames)
-    held: dict[int, object] = {}
+    held: dict[int, NDArray[np.uint8]] = {}
 
-    def read():  # type: ignore[no-untyped-def]
+    def read() -> Iterator[NDArray[np.uint8]]:
         for index, (_, frame) in enumerate(islice(opened, frames)):
             if overlay is not None:
                 held[index] = frame
@@ -77,7 +82,7 @@ def segment(
                 if video is None:
                     height, width = result.labels.shape
                     video = stack.enter_context(VideoWriter(overlay, opened.fps or 25.0, (height, width)))
-                video.write(draw(frame, result.labels))  # type: ignore[arg-type]
+                video.write(draw(frame, result.labels))
             done += 1
             progress.update(task, completed=done, fps=done / (time.perf_counter() - started))
         progress.update(task, total=done)

@@ -9,10 +9,10 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from s2spp.geometry import model_size
 from service.core.ports import StepResult
 from service.core.types import ModelInfo, State
 from service.runtime.bundle import Bundle, BundleError
-from s2spp.geometry import model_size
 
 Provider = Literal["cpu", "cuda"]
 _PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

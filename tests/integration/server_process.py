@@ -1,4 +1,4 @@
-"""A real `s2spp serve` process on free ports, to be stopped and killed at will, and pictures to send to it."""
+"""A real `s2spp serve` process on free ports, to be killed at will, and pictures to send to it."""
 
 from __future__ import annotations
 
@@ -80,13 +80,12 @@ class ServerProcess:
 
     def kill(self) -> None:
         """kill -9, the server and its Redis."""
-        self.http.close()
         if self.process.poll() is None:
-            family = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children()]
-            for member in family:
+            server = psutil.Process(self.process.pid)
+            for member in (*server.children(), server):
                 member.kill()
-            psutil.wait_procs(family, timeout=PATIENCE_S)
         self.process.communicate(timeout=PATIENCE_S)
+        self.http.close()
 
     def _addresses(self) -> dict[str, str] | None:
         if self.process.poll() is not None:

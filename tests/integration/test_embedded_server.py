@@ -1,19 +1,25 @@
-"""The embedded server as one finds it: a process, its Redis, its data folder, and all the ways to end them."""
+"""The embedded server as one finds it: a process, its Redis, its data folder, and the ways to end them."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-import os
-import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+from websockets.sync.client import connect
 
+from service.bootstrap import build_engine
+from service.client import Client
+from service.core.types import Durability, EncodedImage, SessionOptions
+from service.settings import Settings
 from tests.integration.server_process import ServerProcess, eventually, make_clip
 from tests.integration.tiny_bundle import write_tiny_bundle
 
@@ -86,15 +92,13 @@ def test_a_kill_while_a_frame_is_answered_loses_nothing(server: ServerProcess) -
     session = open_session(server, frames[0], mask)
     for index in range(1, len(frames)):
 
-        def send_and_forget(index: int = index) -> None:
-            try:
+        def send(index: int = index) -> None:
+            with suppress(httpx.HTTPError):  # the server dies under it
                 post(server, session, index, frames[index])
-            except httpx.HTTPError:
-                pass  # the server died on it: what is being tested
 
-        sending = threading.Thread(target=send_and_forget)
+        sending = threading.Thread(target=send)
         sending.start()
-        server.process.send_signal(signal.SIGKILL)
+        time.sleep(0.004 * index)  # somewhere between the request and the answer
         server.kill()
         sending.join()
         server.start()
@@ -161,17 +165,54 @@ def test_what_is_served_is_what_the_folder_says(server: ServerProcess) -> None:
     assert 's2spp_batch_size_sum{of="objects"} 2.0' in metrics
 
 
-def test_rest_and_grpc_share_sessions(server: ServerProcess) -> None:
-    from service.client import Client
-
-    frames, mask = make_clip(4)
+def test_every_way_in_gives_the_same_masks(server: ServerProcess, tiny: Path) -> None:
+    frames, mask = make_clip(5)
     expected = masks_without_interruption(server, frames, mask)
+
     session = open_session(server, frames[0], mask)
+    with connect(websocket_url(server, session)) as socket:
+        for frame in frames[1:]:
+            socket.send(frame)
+        streamed = [(json.loads(socket.recv()), socket.recv()) for _ in frames[1:]]
+    assert [said["frame_index"] for said, _ in streamed] == [1, 2, 3, 4]
+    assert [data for _, data in streamed] == expected
+
+    mixed = open_session(server, frames[0], mask)
     with Client(server.grpc) as client:
         for index in (1, 2):
-            client.segment(session, index, frames[index])
-        assert client.session(session).next_frame == 3
-    assert post(server, session, 3, frames[3]).content == expected[2]
+            client.segment(mixed, index, frames[index])
+        assert client.session(mixed).next_frame == 3
+    assert post(server, mixed, 3, frames[3]).content == expected[2]
+
+    assert asyncio.run(masks_in_process(tiny, frames, mask)) == expected
+
+
+async def masks_in_process(bundle: Path, frames: list[bytes], mask: bytes) -> list[bytes]:
+    async with build_engine(Settings.load(bundle=str(bundle), threads=1)) as engine:
+        opened = await engine.open(EncodedImage(frames[0]), EncodedImage(mask), SessionOptions())
+        answers = [
+            engine.segment(opened.info.session, index, EncodedImage(frame), durability=Durability.RELAXED)
+            for index, frame in enumerate(frames[1:], start=1)
+        ]
+        return [delivered.answer.mask for delivered in await asyncio.gather(*answers)]
+
+
+def websocket_url(server: ServerProcess, session: str) -> str:
+    return f"{str(server.http.base_url).replace('http', 'ws', 1)}/v1/sessions/{session}/stream"
+
+
+def test_a_stream_that_is_open_does_not_hold_up_the_end(server: ServerProcess) -> None:
+    frames, mask = make_clip(4)
+    session = open_session(server, frames[0], mask)
+    with connect(websocket_url(server, session)) as socket, Client(server.grpc) as client:
+        socket.send(frames[1])
+        socket.recv(), socket.recv()
+        tracking = client.track(iter(lambda: frames[0], None), mask)
+        next(tracking), next(tracking)
+        status, said = server.terminate()
+        assert status == 0, said
+    server.start()
+    assert server.http.get(f"/v1/sessions/{session}").json()["committed_frame"] == 1
 
 
 @pytest.mark.parametrize("transport", ["http", "grpc"])
@@ -192,21 +233,20 @@ def test_a_port_that_is_taken_is_told_and_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize(
-    ("environment", "says"),
+    ("bundle", "environment", "says"),
     [
-        ({"S2SPP_MAX_BATCH": "many"}, "S2SPP_MAX_BATCH=many"),
-        ({"REDIS_URL": "redis://127.0.0.1:1"}, "127.0.0.1:1"),
-        ({"S2SPP_DATA": os.devnull}, ""),
+        ("", {"S2SPP_MAX_BATCH": "many"}, "S2SPP_MAX_BATCH=many"),
+        ("", {"REDIS_URL": "redis://127.0.0.1:1"}, "127.0.0.1:1"),
+        ("no-such-bundle", {}, "no-such-bundle"),
     ],
-    ids=["setting", "redis", "none"],
+    ids=["setting", "redis", "bundle"],
 )
 def test_what_cannot_start_says_why(
-    tmp_path: Path, tiny: Path, environment: dict[str, str], says: str
+    tmp_path: Path, tiny: Path, bundle: str, environment: dict[str, str], says: str
 ) -> None:
-    bundle = tmp_path / "no-such-bundle" if not says else tiny
-    server = ServerProcess(tmp_path / "data", bundle, **environment)
+    server = ServerProcess(tmp_path / "data", bundle or tiny, **environment)
     server.launch()
     status, said = server.outcome()
     assert status == 1
-    assert (says or "no-such-bundle") in said
+    assert says in said
     assert "Traceback" not in said

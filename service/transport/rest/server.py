@@ -55,7 +55,8 @@ async def start_rest(
     try:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise OSError(f"cannot listen on {host}:{port} for REST: {error.strerror}") from error
+        why = (error.strerror or str(error)).partition(" (while")[0]  # socket repeats the address there
+        raise OSError(f"cannot listen on {host}:{port} for REST: {why}") from error
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -52,8 +52,8 @@ def first_labels(height: int = 36, width: int = 64, objects: int = 2) -> LabelMa
 
 class Wire:
     """One engine's way to the store. `cut`: its process died, and nothing of it gets through any more. `open`
-    cleared holds saves and loads, `deletes` deletions. `failing` makes saves and deletions fail, `failures` so
-    many saves."""
+    cleared holds saves and loads, `deletes` deletions. `failing` makes saves and deletions fail, `failures`
+    that many saves."""
 
     def __init__(self, store: InMemorySessionStore) -> None:
         self._store = store

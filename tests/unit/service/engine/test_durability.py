@@ -166,7 +166,7 @@ async def test_a_frame_under_way_is_not_called_committed(world: World) -> None:
     session = await world.open()
     await world.post(session, 1, durability=RELAXED)
     world.runtime.gate.clear()
-    under_way = asyncio.create_task(world.post(session, 2, durability=RELAXED))
+    under_way = asyncio.create_task(world.post(session, 2, durability=RELAXED, received_through=0))
     await asyncio.sleep(0.005)
     assert (await world.post(session, 1)).committed_frame == 1
     info = await world.engine.describe(session)
@@ -299,9 +299,9 @@ async def test_a_commit_while_a_bad_frame_is_tried_anew_leaves_its_index_open(wo
     session = await world.open()
     await world.post(session, 1, durability=RELAXED)
     with pytest.raises(InvalidInput):
-        await world.post(session, 2, BAD, RELAXED)
+        await world.post(session, 2, BAD, RELAXED, received_through=0)
     world.runtime.gate.clear()
-    anew = asyncio.create_task(world.post(session, 2, durability=RELAXED))
+    anew = asyncio.create_task(world.post(session, 2, durability=RELAXED, received_through=0))
     await asyncio.sleep(0.005)
     await world.post(session, 1)
     assert await stored_next(world, session) == 2

@@ -280,7 +280,7 @@ async def test_a_deletion_whose_caller_departs_goes_on(world: World) -> None:
     await until(lambda: world.wire.calls["delete"] == 1)
     deleting.cancel()
     await asyncio.wait([deleting])
-    late = [asyncio.create_task(call) for call in (world.post(session, 1), world.engine.delete(session))]
+    late = [asyncio.create_task(call) for call in (world.engine.delete(session), world.post(session, 1))]
     await asyncio.sleep(0.005)
     assert world.wire.calls["load"] == 0 and world.wire.calls["delete"] == 1
     world.wire.deletes.set()

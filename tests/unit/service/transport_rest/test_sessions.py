@@ -266,5 +266,5 @@ async def test_shutting_down_does_not_wait_for_ever(engine: ScriptedEngine) -> N
 
 async def test_a_taken_port_is_said_at_once(port: int, engine: ScriptedEngine) -> None:
     app = create_app(engine, max_image_bytes=LIMIT, metrics=bytes, version="1")
-    with pytest.raises(OSError, match=f":{port} for REST .*in use"):
+    with pytest.raises(OSError, match=f":{port} for REST: .*in use"):
         await start_rest(app, port=port)

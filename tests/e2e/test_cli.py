@@ -1,0 +1,120 @@
+"""The `s2spp` program as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from s2spp.embedded import EmbeddedServer
+from s2spp.video import open_frames
+from tests.e2e.material import Clip
+
+COMMANDS = ("serve", "segment", "demo", "evaluate", "bench", "train", "export")
+
+
+def _run(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "s2spp.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def frames(tmp_path: Path, clip: Clip) -> Path:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for index, jpeg in enumerate(clip.jpegs[:6]):
+        (folder / f"{index:05d}.jpg").write_bytes(jpeg)
+    (tmp_path / "first.png").write_bytes(clip.mask_png)
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches_by_example(command: str) -> None:
+    done = _run(command, "--help")
+    assert done.returncode == 0 and f"s2spp {command}" in done.stdout and "Example" in done.stdout
+
+
+def test_serving_imports_no_torch_and_no_training_code() -> None:
+    code = (
+        "import sys, service.bootstrap, service.transport.rest, service.transport.grpc, service.runtime, s2spp.inprocess;"
+        "found = {m.split('.')[0] for m in sys.modules} & {'torch', 'onnx', 'model', 'onnxscript'}; sys.exit(str(found) if found else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_bare_client_imports_no_server_side_package() -> None:
+    code = (
+        "import sys; from s2spp import Client; found = {m.split('.')[0] for m in sys.modules} & "
+        "{'torch', 'onnx', 'onnxruntime', 'fastapi', 'redis', 'model', 'uvicorn'}; sys.exit(str(found) if found else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_segment_in_process_and_over_a_server_write_the_same_masks(
+    frames: Path, tmp_path: Path, server: EmbeddedServer, clip: Clip
+) -> None:
+    mask, here, there = str(tmp_path / "first.png"), tmp_path / "here", tmp_path / "there"
+    video = tmp_path / "overlay.mp4"
+    done = _run("segment", str(frames), "--mask", mask, "-o", str(here), "--overlay", str(video))
+    assert done.returncode == 0, done.stderr
+    done = _run("segment", str(frames), "--mask", mask, "-o", str(there), "--server", server.grpc)
+    assert done.returncode == 0, done.stderr
+    names = sorted(path.name for path in here.iterdir())
+    assert names == [f"{index:05d}.png" for index in range(6)]
+    for name in names:
+        ours, theirs = (np.array(Image.open(folder / name)) for folder in (here, there))
+        assert ours.shape == clip.labels.shape and np.array_equal(ours, theirs)
+    assert np.array_equal(np.array(Image.open(here / "00000.png")), clip.labels)
+    assert sum(1 for _ in open_frames(video)) == 6
+
+
+def test_what_cannot_be_done_is_said_in_one_line(frames: Path, tmp_path: Path) -> None:
+    cases = [
+        ("segment", "nowhere.mp4", "--mask", str(tmp_path / "first.png"), "-o", str(tmp_path / "o")),
+        ("segment", str(frames), "--mask", str(tmp_path / "none.png"), "-o", str(tmp_path / "o")),
+        ("segment", str(frames), "--mask", str(frames / "00000.jpg"), "-o", str(tmp_path / "o")),
+        ("evaluate", "--data", str(tmp_path), "--split", "val"),
+        ("train", "--recipe", "nothing"),
+        ("export", str(tmp_path / "none.pt"), "-o", str(tmp_path / "b")),
+        ("serve", "--bundle", "nothing", "--data-dir", str(tmp_path / "d")),
+        ("bench", "--paths", "smoke-signals"),
+    ]
+    for case in cases:
+        done = _run(*case)
+        assert done.returncode == 1, (case, done.stdout, done.stderr)
+        assert "error:" in done.stderr and "Traceback" not in done.stderr, (case, done.stderr)
+
+
+def test_demo_follows_the_fish_on_both_ways(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    done = _run("demo", "-o", str(output), "--frames", "24", "--json", str(tmp_path / "demo.json"))
+    assert done.returncode == 0, done.stderr
+    table = json.loads((tmp_path / "demo.json").read_text())
+    assert table["identical"] and [run["frames"] for run in table["runs"]] == [24, 24]
+    # In 24 frames everything moves four times as fast as in 96; the first mask copied would score below 0.2.
+    assert min(run["J"] for run in table["runs"]) > 0.4
+    assert len(list((output / "masks").glob("*.png"))) == 24
+    assert sum(1 for _ in open_frames(output / "overlay.mp4")) == 24
+
+
+def test_bench_writes_its_table(tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    done = _run(
+        "bench", "--sessions", "1,2", "--objects", "1", "--seconds", "0.6", "--memory-frames", "20", "--json", str(path),
+        timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads(path.read_text())
+    assert {(run["path"], run["sessions"]) for run in result["runs"]} == {
+        (way, count) for way in ("raw", "engine", "grpc", "ws", "rest") for count in (1, 2)
+    }
+    for run in result["runs"]:
+        assert run["fps"] > 0 and 0 < run["ms_p50"] <= run["ms_p95"]
+    assert result["memory"]["frames"][-1] == 20 and min(result["memory"]["rss_mb"]) > 10
