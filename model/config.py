@@ -87,13 +87,9 @@ class NetworkConfig:
         if not 1 <= len(self.decoder) <= 5:
             raise ValueError(f"the decoder has 1 to 5 stages, got {len(self.decoder)}")
         if not set(strides) <= {32 >> stage for stage in range(len(self.decoder))}:
-            raise ValueError(
-                f"{len(self.decoder)} decoder stages do not reach every memory of strides {strides}"
-            )
+            raise ValueError(f"{len(self.decoder)} decoder stages do not reach every memory of strides {strides}")
         if self.multiple % 32:
-            raise ValueError(
-                f"frames are multiples of the encoder's stride, 32; got multiple {self.multiple}"
-            )
+            raise ValueError(f"frames are multiples of the encoder's stride, 32; got multiple {self.multiple}")
         self._check_attention(strides)
 
     def _check_attention(self, strides: list[int]) -> None:
@@ -103,9 +99,7 @@ class NetworkConfig:
         if self.recurrence != "convlstm":
             raise ValueError("attention reads what the initializer made; mask guidance has no initializer")
         if attention.stride not in strides:
-            raise ValueError(
-                f"attention at stride {attention.stride} needs a memory there; memories: {strides}"
-            )
+            raise ValueError(f"attention at stride {attention.stride} needs a memory there; memories: {strides}")
         if not (attention.reference or attention.previous):
             raise ValueError("attention to neither the first nor the previous frame: leave it out (None)")
 

@@ -1,10 +1,10 @@
 """s2spp: a first frame and its mask in, the object's mask in every later frame out.
 
-    from s2spp import Client
+from s2spp import Client
 
-    with Client("localhost:50051") as client:
-        for result in client.track(frames, first_mask):
-            ...                                # result.labels: uint8 [H,W], the pixel's value is the object's id
+with Client("localhost:50051") as client:
+    for result in client.track(frames, first_mask):
+        ...                                # result.labels: uint8 [H,W], the pixel's value is the object's id
 """
 
 from __future__ import annotations

@@ -91,9 +91,7 @@ class _View:
         y = texture.shape[0] / 2 + self.unit * (depth * self.centre[1] - drift[1]) - height / 2 / self.zoom
         to_texture = np.array([[1 / self.zoom, 0, x], [0, 1 / self.zoom, y]])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        seen = cv2.warpAffine(
-            texture, to_texture, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT
-        )
+        seen = cv2.warpAffine(texture, to_texture, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT)
         return np.asarray(seen, np.uint8)
 
 
@@ -193,10 +191,7 @@ class _Pond:
         # As large as 854 x 480 of the same area, but the fish's way stays in sight in a tall or a flat frame.
         self._unit = unit = min(math.sqrt(height * width / (480 * 854)), width / 720, height / 430)
         self._shake = rng.uniform(0, 1, (2, 2))
-        extent = [
-            (int(height + 110 * unit), int(width + (depth * CAMERA_WAY + 40) * unit))
-            for depth in (BED, SURFACE)
-        ]
+        extent = [(int(height + 110 * unit), int(width + (depth * CAMERA_WAY + 40) * unit)) for depth in (BED, SURFACE)]
         self._bed = _to_bytes(paint.pond_bed(rng, extent[0], unit))
         half = extent[0][0] // 2, extent[0][1] // 2
         self._nets = [_to_bytes(paint.caustics(rng, half, unit / 2)) for _ in range(2)]

@@ -20,7 +20,7 @@ Tracker = Callable[[Iterable[NDArray[np.uint8]], Labels], Iterator[Labels]]
 
 
 def open_dataset(root: Path, split: str | None) -> list[Sequence]:
-    """A DAVIS folder, or a YouTube-VOS one (`root`/`split` or `root` holds meta.json). DataError names what is wrong."""
+    """A DAVIS folder, or a YouTube-VOS one (`root`/`split` or `root` holds meta.json). Raises DataError."""
     for folder in (root / split, root) if split else (root,):
         if (folder / "meta.json").exists():
             return YoutubeVosDataset(folder).sequences

@@ -43,7 +43,10 @@ class SequenceReport:
 
 
 def write_report(
-    path: Path, title: str, rows: list[tuple[str, float, float]], sequences: list[SequenceReport],
+    path: Path,
+    title: str,
+    rows: list[tuple[str, float, float]],
+    sequences: list[SequenceReport],
     frame_j: dict[str, dict[int, float]],
 ) -> None:
     """`rows`: (name, J, F), the whole split first; `frame_j`: J of each annotated frame, by sequence."""
@@ -57,7 +60,8 @@ def write_report(
             j = frame_j[sequence.name].get(index)
             caption = f"frame {index}" + ("" if j is None else f", J {j:.2f}")
             data = base64.b64encode(jpeg).decode()
-            lines.append(f'<figure><img src="data:image/jpeg;base64,{data}"><figcaption>{caption}</figcaption></figure>')
+            picture = f'<img src="data:image/jpeg;base64,{data}">'
+            lines.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
         lines.append("</div>")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -36,7 +36,9 @@ class RestClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._http.close()
 
     def open(self, frame: bytes, mask: bytes) -> dict[str, Any]:
@@ -46,7 +48,10 @@ class RestClient:
 
     def segment(self, session: str, frame_index: int, frame: bytes, durability: str = "strict") -> RestMask:
         response = self._call(
-            "POST", f"/v1/sessions/{session}/frames/{frame_index}", content=frame, params={"durability": durability},
+            "POST",
+            f"/v1/sessions/{session}/frames/{frame_index}",
+            content=frame,
+            params={"durability": durability},
             headers={"Content-Type": "application/octet-stream"},
         )
         headers = response.headers

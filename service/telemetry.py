@@ -152,9 +152,7 @@ class MeasuredRuntime:
     def info(self) -> ModelInfo:
         return self._runtime.info
 
-    def initialise(
-        self, frames: NDArray[np.uint8], masks: NDArray[np.uint8], frame_row: NDArray[np.int64]
-    ) -> State:
+    def initialise(self, frames: NDArray[np.uint8], masks: NDArray[np.uint8], frame_row: NDArray[np.int64]) -> State:
         return self._runtime.initialise(frames, masks, frame_row)
 
     def step(self, frames: NDArray[np.uint8], frame_row: NDArray[np.int64], state: State) -> StepResult:

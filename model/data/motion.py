@@ -53,9 +53,7 @@ def affine_path(
     speeds = lively * np.array([pace.shift, pace.shift, pace.zoom, pace.turn, pace.shear])
     walk = LIMITS * np.tanh(smooth_walk(length, speeds, rng) / LIMITS)
     turned = [linear(np.exp(zoom), turn, shear) @ translation(-centre) for *_, zoom, turn, shear in walk]
-    return np.stack(
-        [translation(centre + side * step[:2]) @ turn for step, turn in zip(walk, turned, strict=True)]
-    )
+    return np.stack([translation(centre + side * step[:2]) @ turn for step, turn in zip(walk, turned, strict=True)])
 
 
 def translation(by: NDArray[np.float64]) -> NDArray[np.float64]:

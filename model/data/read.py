@@ -32,9 +32,7 @@ def read_labels(path: Path) -> NDArray[np.uint8]:
             colours = np.array(image, dtype=np.uint8)[..., :3]
             if (colours == colours[..., :1]).all():
                 return np.ascontiguousarray(colours[..., 0])
-        raise DataError(
-            f"{path}: not a label map but mode {image.mode}: an indexed, grey or 1-bit PNG is needed"
-        )
+        raise DataError(f"{path}: not a label map but mode {image.mode}: an indexed, grey or 1-bit PNG is needed")
 
 
 def read_lines(path: Path) -> list[str]:

@@ -134,9 +134,7 @@ def stage(
 class _Stager:
     """Draws places and paths for the things of one scene."""
 
-    def __init__(
-        self, length: int, size: tuple[int, int], config: SceneConfig, rng: np.random.Generator
-    ) -> None:
+    def __init__(self, length: int, size: tuple[int, int], config: SceneConfig, rng: np.random.Generator) -> None:
         self.length, self.config, self.rng = length, config, rng
         self.height, self.width = size
         self.side = float(max(size))

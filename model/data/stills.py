@@ -69,9 +69,7 @@ class StillSource:
             scene = stage(still, other, backdrop, length, size, self.config.scene, self.config.colour, rng)
             if START_COVER[0] <= float(scene.mask(0).mean()) <= START_COVER[1]:
                 return scene
-        raise DataError(
-            f"{self._mask_path(self._stems[index])}: no place found for this object in {TRIES} tries"
-        )
+        raise DataError(f"{self._mask_path(self._stems[index])}: no place found for this object in {TRIES} tries")
 
     def _still(self, index: int) -> Still:
         stem = self._stems[index]

@@ -164,9 +164,7 @@ class VGG16(Encoder):
         }
         known = [name for name in convs if f"{name}.weight" in weights]
         if not known:
-            raise ValueError(
-                f"{path} holds no weights named conv1_1.weight .. conv5_3.weight: not a VGG16 file"
-            )
+            raise ValueError(f"{path} holds no weights named conv1_1.weight .. conv5_3.weight: not a VGG16 file")
         for name in known:
             _copy_conv(convs[name], weights, name, path)
         missing = [name for name in convs if name not in known]
@@ -190,9 +188,7 @@ def _copy_conv(conv: nn.Conv2d, weights: dict[str, Tensor], name: str, path: Pat
     ours = conv.weight.shape
     extra_channel = conv.in_channels == 4 and weight.shape[1] == 3
     if weight.shape != ours and not (extra_channel and weight[:, :1].shape == conv.weight[:, :1].shape):
-        raise ValueError(
-            f"{path}: {name}.weight is {tuple(weight.shape)}, the network has {tuple(ours)} there"
-        )
+        raise ValueError(f"{path}: {name}.weight is {tuple(weight.shape)}, the network has {tuple(ours)} there")
     with torch.no_grad():
         conv.weight[:, : weight.shape[1]] = weight.float()
         assert conv.bias is not None

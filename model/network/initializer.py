@@ -26,9 +26,7 @@ class Initializer(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.strides = (
-            [memory.stride for memory in config.memories] if config.recurrence == "convlstm" else []
-        )
+        self.strides = [memory.stride for memory in config.memories] if config.recurrence == "convlstm" else []
         attention = config.attention
         # Mask guidance starts from the mask itself: there is nothing to initialise.
         self.encoder = build_encoder(config.encoder, image_channels=4) if self.strides else None
@@ -38,9 +36,7 @@ class Initializer(nn.Module):
         carried = channels[32]
         for memory in config.memories if self.strides else ():
             if memory.stride != 32:
-                self.join[str(memory.stride)] = nn.Conv2d(
-                    carried + channels[memory.stride], memory.channels, 1
-                )
+                self.join[str(memory.stride)] = nn.Conv2d(carried + channels[memory.stride], memory.channels, 1)
                 carried = memory.channels
             self.start[str(memory.stride)] = nn.Conv2d(carried, 2 * memory.channels, 3, padding=1)
         self.value_stride = attention.stride if attention else 0

@@ -79,9 +79,7 @@ class S2Spp(nn.Module):
         if config.top_down and index > 0:
             inputs += below
         if config.attention is not None and config.attention.stride == stride:
-            inputs += config.attention.value_channels * (
-                config.attention.reference + config.attention.previous
-            )
+            inputs += config.attention.value_channels * (config.attention.reference + config.attention.previous)
         if memory.inputs:
             self.mix[str(stride)] = nn.Conv2d(inputs, memory.inputs, 1)
             inputs = memory.inputs
@@ -159,9 +157,7 @@ class S2Spp(nn.Module):
             new["previous_value"] = self.remember(torch.cat([hidden[config.attention.stride], pooled], dim=1))
         return StepOutput(logits, distance), RecurrentState(new, state.constant)
 
-    def _memory_input(
-        self, stride: int, features: Features, state: RecurrentState, below: Tensor | None
-    ) -> Tensor:
+    def _memory_input(self, stride: int, features: Features, state: RecurrentState, below: Tensor | None) -> Tensor:
         config = self.config
         inputs = [features[stride]]
         if "previous_mask" in state.changing:
@@ -181,9 +177,7 @@ class S2Spp(nn.Module):
             x = F.relu(self.mix[str(stride)](x))
         return x
 
-    def _remembered(
-        self, stride: int, number: int, x: Tensor, state: RecurrentState, new: dict[str, Tensor]
-    ) -> Tensor:
+    def _remembered(self, stride: int, number: int, x: Tensor, state: RecurrentState, new: dict[str, Tensor]) -> Tensor:
         memory = self.memories[str(stride)]
         h: Tensor
         if isinstance(memory, MaskGuidance):

@@ -133,12 +133,15 @@ class GrpcLane:
         self._reader = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
-        async for event in self._call:
-            if event.HasField("mask"):
-                self._waiting.pop(event.mask.frame_index).set_result(event.mask.compute_ms)
-            else:
-                failed = self._waiting.pop(event.error.frame_index)
-                failed.set_exception(ValueError(f"gRPC: {event.error.status.message}"))
+        try:
+            while isinstance(event := await self._call.read(), pb.TrackResponse):
+                if event.HasField("mask"):
+                    self._waiting.pop(event.mask.frame_index).set_result(event.mask.compute_ms)
+                else:
+                    raise ValueError(f"gRPC: {event.error.status.message}")
+        except Exception as error:
+            for answer in self._waiting.values():
+                answer.set_exception(error)
 
     async def send(self, frame_index: int, frame: bytes) -> float:
         answer: asyncio.Future[float] = asyncio.get_running_loop().create_future()

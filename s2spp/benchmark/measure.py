@@ -62,12 +62,21 @@ def grid_of_objects(height: int, width: int) -> NDArray[np.uint8]:
     return labels
 
 
-async def measure(
-    path: str, bundle: str, make: Callable[[], Lane], sessions: int, objects: int, window: int, material: Material,
-    mask_png: bytes, budget_s: float,
-) -> Run:
-    """Two phases of half the budget each: one frame under way per session, then `window` of them."""
-    lanes = [make() for _ in range(sessions)]
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the table to measure, within `seconds`."""
+
+    path: str
+    bundle: str
+    sessions: int
+    objects: int
+    window: int
+    seconds: float
+
+
+async def measure(cell: Cell, make: Callable[[], Lane], material: Material, mask_png: bytes) -> Run:
+    """Two phases of half the time each: one frame under way per session, then `window` of them."""
+    lanes = [make() for _ in range(cell.sessions)]
     await asyncio.gather(*(lane.open(material.jpegs[0], mask_png) for lane in lanes))
     total_ms: list[float] = []
     compute_ms: list[float] = []
@@ -84,7 +93,7 @@ async def measure(
                 compute_ms.append(inside)
         return index
 
-    until = time.perf_counter() + budget_s / 2
+    until = time.perf_counter() + cell.seconds / 2
     reached = await asyncio.gather(*(paced(lane, until) for lane in lanes))
 
     async def windowed(lane: Lane, index: int, until: float) -> int:
@@ -92,7 +101,7 @@ async def measure(
         while time.perf_counter() < until:
             index += 1
             pending.add(asyncio.create_task(lane.send(index, material.jpegs[material.turn(index)])))
-            if len(pending) >= window:
+            if len(pending) >= cell.window:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
@@ -101,13 +110,15 @@ async def measure(
 
     started = time.perf_counter()
     counts = await asyncio.gather(
-        *(windowed(lane, index, started + budget_s / 2) for lane, index in zip(lanes, reached, strict=True))
+        *(windowed(lane, index, started + cell.seconds / 2) for lane, index in zip(lanes, reached, strict=True))
     )
     fps = sum(counts) / (time.perf_counter() - started)
     await asyncio.gather(*(lane.close() for lane in lanes))
     overhead = np.median(np.subtract(total_ms, compute_ms))
     p50, p95 = np.percentile(total_ms, [50, 95])
-    return Run(path, bundle, sessions, objects, window, fps, float(p50), float(p95), float(overhead))
+    return Run(
+        cell.path, cell.bundle, cell.sessions, cell.objects, cell.window, fps, float(p50), float(p95), float(overhead)
+    )
 
 
 def measure_raw(runtime: Runtime, sessions: int, objects: int, material: Material, budget_s: float) -> Run:

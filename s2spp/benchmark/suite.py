@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from s2spp.benchmark.lanes import EngineLane, GrpcLane, Lane, RestLane, WebSocketLane
-from s2spp.benchmark.measure import Material, Run, grid_of_objects, measure, measure_raw
+from s2spp.benchmark.measure import Cell, Material, Run, grid_of_objects, measure, measure_raw
 from s2spp.demo_clip import render_demo_clip
 from s2spp.embedded import EmbeddedServer
 from service.bootstrap import build_engine, load_runtime
@@ -78,12 +78,8 @@ async def _run(plan: Plan, material: Material, progress: Progress) -> dict[str, 
             if path == "raw":
                 runs.append(await asyncio.to_thread(measure_raw, runtime, sessions, objects, material, plan.seconds))
             else:
-                png = _png(material.mask(objects))
-                runs.append(
-                    await measure(
-                        path, runtime.info.name, lanes[path], sessions, objects, _WINDOW[path], material, png, plan.seconds
-                    )
-                )
+                cell = Cell(path, runtime.info.name, sessions, objects, _WINDOW[path], plan.seconds)
+                runs.append(await measure(cell, lanes[path], material, _png(material.mask(objects))))
             progress.advance(task)
         if plan.memory_frames:
             memory = await _memory(GrpcLane(channel), server.pid, plan.memory_frames, material, progress)

@@ -208,8 +208,13 @@ def _show(console: object, rows: list[dict[str, object]], same: bool, output: Pa
         table.add_column(column, justify="left" if column == "path" else "right")
     for row in rows:
         table.add_row(
-            str(row["path"]), str(row["frames"]), f"{row['J']:.3f}" if "J" in row else "-", f"{row['fps']:.1f}",
-            f"{row['ms_p50']:.1f}", f"{row['ms_p95']:.1f}", f"{int(str(row['state_bytes'])) / 1e6:.2f} MB",
+            str(row["path"]),
+            str(row["frames"]),
+            f"{row['J']:.3f}" if "J" in row else "-",
+            f"{row['fps']:.1f}",
+            f"{row['ms_p50']:.1f}",
+            f"{row['ms_p95']:.1f}",
+            f"{int(str(row['state_bytes'])) / 1e6:.2f} MB",
         )
     console.print(table)
     console.print(f"masks of both: {'identical' if same else 'DIFFERENT'}")

@@ -55,7 +55,10 @@ def evaluate(
         tracker = _checkpoint_tracker(checkpoint, threads) if checkpoint else _bundle_tracker(stack, name, threads)
         progress = stack.enter_context(
             Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
                 console=Console(stderr=True),
             )
         )

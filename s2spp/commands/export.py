@@ -37,9 +37,7 @@ def export(
     if scores is not None:
         table = json.loads(scores.read_text())
         measured = {f"{table['split']}/{key}": round(table[key], 4) for key in ("J", "F", "JF")}
-    report = export_bundle(
-        Checkpoint.load(checkpoint), out, name or out.name, Card(training_data, licence, measured)
-    )
+    report = export_bundle(Checkpoint.load(checkpoint), out, name or out.name, Card(training_data, licence, measured))
     for parity in report.parity:
         show(
             f"parity with torch, {parity.batch} object(s), {parity.frames} frames: probability differs by at most "

@@ -69,8 +69,12 @@ def segment(
         tracker = _tracker(stack, server, bundle, threads)
         progress = stack.enter_context(
             Progress(
-                TextColumn("segmenting"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[fps]:.1f} fps"),
-                TimeRemainingColumn(), console=Console(stderr=True),
+                TextColumn("segmenting"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[fps]:.1f} fps"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
             )
         )
         task = progress.add_task("frames", total=length, fps=0.0)

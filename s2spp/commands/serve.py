@@ -31,7 +31,12 @@ def serve(
     from service.settings import Settings
 
     settings = Settings.load(
-        host=host, http_port=http_port, grpc_port=grpc_port, data_dir=data_dir, redis_url=redis_url, bundle=bundle,
+        host=host,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        data_dir=data_dir,
+        redis_url=redis_url,
+        bundle=bundle,
         threads=threads,
     )
     run(settings)

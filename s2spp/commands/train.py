@@ -10,9 +10,9 @@ import typer
 
 def train(
     recipe: Annotated[str, typer.Option(help="Named training recipe; --list shows them all.")] = "light_cpu",
-    data: Annotated[
-        Path, typer.Option(help="Folder that holds the recipe's data sets.", envvar="S2SPP_DATA")
-    ] = Path("data"),
+    data: Annotated[Path, typer.Option(help="Folder that holds the recipe's data sets.", envvar="S2SPP_DATA")] = Path(
+        "data"
+    ),
     out: Annotated[Path, typer.Option(help="Folder for checkpoint, log and TensorBoard curves.")] = Path("runs/light"),
     encoder_weights: Annotated[
         Path | None,

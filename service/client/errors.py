@@ -35,16 +35,12 @@ def error_from_call(error: grpc.RpcError, target: str) -> S2sppError:
     # CANCELLED comes from a server that is stopping: nobody waits for a call that the SDK has cancelled.
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         return Unavailable(
-            f"cannot reach an s2spp server at {target} ({said}); "
-            "start one with `s2spp serve`, or check the address"
+            f"cannot reach an s2spp server at {target} ({said}); start one with `s2spp serve`, or check the address"
         )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return Unavailable(
-            f"no answer from {target} in time ({said}); try again, or allow a longer timeout_s"
-        )
+        return Unavailable(f"no answer from {target} in time ({said}); try again, or allow a longer timeout_s")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return InputTooLarge(
-            f"{target} takes no message this large ({said}); "
-            "send smaller frames, or arrays with jpeg_quality=90"
+            f"{target} takes no message this large ({said}); send smaller frames, or arrays with jpeg_quality=90"
         )
     return S2sppError(f"{target} answered {code.name}: {said}")

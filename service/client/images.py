@@ -66,9 +66,7 @@ def labels_of(mask: MaskLike) -> LabelMap:
     if isinstance(mask, bytes):
         return _labels_of_file(mask)
     if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype.kind not in "bui":
-        raise InvalidMask(
-            f"a mask is an array [H,W] of object ids or a PNG file's bytes, not {_describe(mask)}"
-        )
+        raise InvalidMask(f"a mask is an array [H,W] of object ids or a PNG file's bytes, not {_describe(mask)}")
     return _object_ids(mask, 1 if mask.dtype == np.bool_ else 255)
 
 

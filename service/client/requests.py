@@ -44,9 +44,7 @@ def frame_request(
     frame_index: int, frame: FrameLike, jpeg_quality: int | None, received_through: int
 ) -> pb.TrackRequest:
     image = frame_message(frame, jpeg_quality)
-    return pb.TrackRequest(
-        frame=pb.Frame(frame_index=frame_index, image=image), received_through=received_through
-    )
+    return pb.TrackRequest(frame=pb.Frame(frame_index=frame_index, image=image), received_through=received_through)
 
 
 def segment_request(

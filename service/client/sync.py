@@ -106,9 +106,7 @@ class Client:
 
     def session(self, session: str) -> SessionInfo:
         with self._errors():
-            response = self._stub.GetSession(
-                pb.GetSessionRequest(session_id=session), timeout=self._timeout_s
-            )
+            response = self._stub.GetSession(pb.GetSessionRequest(session_id=session), timeout=self._timeout_s)
         return wire.session_info(response.session)
 
     def delete_session(self, session: str) -> None:

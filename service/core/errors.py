@@ -13,6 +13,7 @@ S2sppError
  +-- FrameGap                FRAME_GAP             names the index that is expected
  +-- OwnershipLost           OWNERSHIP_LOST        a newer stream or another worker has the session
  +-- SessionRolledBack       SESSION_ROLLED_BACK   the store lost frames that had been acknowledged
+ +-- SnapshotDamaged         SNAPSHOT_DAMAGED      what the store holds of the session cannot be used
  +-- ModelMismatch           MODEL_MISMATCH        the session belongs to another model digest
  +-- Overloaded              OVERLOADED            full; says when to try again
  +-- Unavailable             UNAVAILABLE           the store or a worker is away; try again
@@ -80,6 +81,10 @@ class OwnershipLost(S2sppError):
 
 class SessionRolledBack(S2sppError):
     reason = "SESSION_ROLLED_BACK"
+
+
+class SnapshotDamaged(S2sppError):
+    reason = "SNAPSHOT_DAMAGED"
 
 
 class ModelMismatch(S2sppError):

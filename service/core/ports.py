@@ -46,9 +46,7 @@ class Runtime(Protocol):
     @property
     def info(self) -> ModelInfo: ...
 
-    def initialise(
-        self, frames: NDArray[np.uint8], masks: NDArray[np.uint8], frame_row: NDArray[np.int64]
-    ) -> State:
+    def initialise(self, frames: NDArray[np.uint8], masks: NDArray[np.uint8], frame_row: NDArray[np.int64]) -> State:
         """frames [F,h,w,3] RGB, masks [N,h,w] 0/1, frame_row [N] -> state tensors [N,...]."""
         ...
 

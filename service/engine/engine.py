@@ -166,9 +166,7 @@ class LocalEngine:
     async def _open(self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions) -> Opened:
         loop = asyncio.get_running_loop()
         try:
-            opening = await loop.run_in_executor(
-                self._threads, read_opening, frame, mask, self._info, self._limits
-            )
+            opening = await loop.run_in_executor(self._threads, read_opening, frame, mask, self._info, self._limits)
             state = await self._queue.initialise(opening.frame, opening.masks)
             snapshot = Snapshot(
                 session=new_session_id(),
@@ -190,9 +188,7 @@ class LocalEngine:
         self._observer.session_opened()
         return Opened(self._describe(resident), sum(array.nbytes for array in state.values()))
 
-    def _accept(
-        self, resident: Resident, frame_index: int, frame: EncodedImage, durability: Durability
-    ) -> Entry:
+    def _accept(self, resident: Resident, frame_index: int, frame: EncodedImage, durability: Durability) -> Entry:
         session, commits = resident.session, resident.commits
         entry, before, turn = session.accept(frame_index)
 

@@ -47,9 +47,7 @@ def read_opening(frame: EncodedImage, mask: EncodedImage, model: ModelInfo, limi
     return Opening(height, width, object_ids, frame_to_model(pixels, size), np.stack(masks))
 
 
-def read_frame(
-    image: EncodedImage, limits: ImageLimits, frame_size: tuple[int, int], size: tuple[int, int]
-) -> ImageU8:
+def read_frame(image: EncodedImage, limits: ImageLimits, frame_size: tuple[int, int], size: tuple[int, int]) -> ImageU8:
     """The frame on the model's grid `size`. Raises InvalidInput, also for one that is not of `frame_size`."""
     pixels = decode_frame(image, limits)
     height, width = frame_size

@@ -31,9 +31,7 @@ class _PredecessorFailed(Exception):
 class Stepper:
     """Takes accepted frames to their outcome."""
 
-    def __init__(
-        self, queue: StepQueue, threads: Executor, limits: ImageLimits, observer: EngineObserver
-    ) -> None:
+    def __init__(self, queue: StepQueue, threads: Executor, limits: ImageLimits, observer: EngineObserver) -> None:
         self._queue = queue
         self._threads = threads
         self._limits = limits
@@ -60,9 +58,7 @@ class Stepper:
         finally:
             turn.abandon()
 
-    async def _answer(
-        self, resident: Resident, entry: Entry, image: EncodedImage, before: Turn, turn: Turn
-    ) -> Outcome:
+    async def _answer(self, resident: Resident, entry: Entry, image: EncodedImage, before: Turn, turn: Turn) -> Outcome:
         session = resident.session
         read = await self._read(resident, image)
         state = await before.stepped
@@ -104,9 +100,7 @@ class Stepper:
     async def _read(self, resident: Resident, image: EncodedImage) -> tuple[ImageU8, float] | InvalidInput:
         session = resident.session
         try:
-            return await self._timed(
-                lambda: read_frame(image, self._limits, session.frame_size, session.size)
-            )
+            return await self._timed(lambda: read_frame(image, self._limits, session.frame_size, session.size))
         except InvalidInput as error:
             return error
 

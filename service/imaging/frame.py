@@ -66,8 +66,7 @@ def raw_pixels(image: EncodedImage, channels: int, limits: ImageLimits, what: st
     expected = height * width * channels
     if len(image.data) != expected:
         raise InvalidImage(
-            f"the raw {what} has {len(image.data)} bytes; "
-            f"{width} x {height} pixels of {channels} bytes are {expected}"
+            f"the raw {what} has {len(image.data)} bytes; {width} x {height} pixels of {channels} bytes are {expected}"
         )
     return np.frombuffer(image.data, np.uint8).reshape(height, width, channels)
 

@@ -1,4 +1,4 @@
-"""Model bundles: a folder with manifest.json, init.onnx and step.onnx. The only thing that training hands to serving."""
+"""Model bundles: a folder with manifest.json, init.onnx and step.onnx. All that training hands to serving."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def find_bundle(name_or_path: str) -> Path:
             return folder
     shipped = sorted({path.parent.name for shelf in _SHELVES for path in shelf.glob("*/manifest.json")})
     raise BundleError(
-        f"no model bundle {name_or_path!r}: give a folder that holds manifest.json, or one of: {', '.join(shipped) or '-'}"
+        f"no model bundle {name_or_path!r}: give a folder that holds manifest.json, or one of: "
+        f"{', '.join(shipped) or '-'}"
     )
 
 
@@ -58,7 +59,9 @@ def load_bundle(name_or_path: str = DEFAULT_BUNDLE) -> Bundle:
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
         if manifest["format"] != FORMAT:
-            raise BundleError(f"{path}: bundle format {manifest['format']}, this version reads {FORMAT}; export it anew")
+            raise BundleError(
+                f"{path}: bundle format {manifest['format']}, this version reads {FORMAT}; export it anew"
+            )
         bundle = Bundle(
             folder=folder,
             name=manifest["name"],

@@ -65,8 +65,10 @@ class OnnxRuntime:
         step_in = [value.name for value in self._step.get_inputs()]
         step_out = [value.name for value in self._step.get_outputs()]
         expected_out = ["probability", *(f"next_{name}" for name in self._changing)]
-        if init_out != list(self._states) or step_out != expected_out or set(step_in) - {"frame", "frame_row"} - set(
-            self._states
+        if (
+            init_out != list(self._states)
+            or step_out != expected_out
+            or set(step_in) - {"frame", "frame_row"} - set(self._states)
         ):
             raise BundleError(f"{bundle.folder}: the graphs' inputs and outputs are not those of the manifest's states")
         # A graph need not use every state; onnxruntime refuses feeds that it has no input for.
@@ -76,9 +78,7 @@ class OnnxRuntime:
     def info(self) -> ModelInfo:
         return self._info
 
-    def initialise(
-        self, frames: NDArray[np.uint8], masks: NDArray[np.uint8], frame_row: NDArray[np.int64]
-    ) -> State:
+    def initialise(self, frames: NDArray[np.uint8], masks: NDArray[np.uint8], frame_row: NDArray[np.int64]) -> State:
         outputs = self._init.run(None, {"frame": frames, "mask": masks, "frame_row": frame_row})
         return dict(zip(self._states, outputs, strict=True))
 

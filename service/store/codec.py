@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from service.core.errors import S2sppError
+from service.core.errors import SnapshotDamaged
 from service.core.types import (
     Answer,
     Failure,
@@ -45,18 +45,14 @@ _BLANK = "0" * 64
 _UNREADABLE = (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
-class SnapshotDamaged(S2sppError):
-    """What the store holds for a session is damaged, cut short, of another format or of another session."""
-
-    reason = "SNAPSHOT_DAMAGED"
-
-    def __init__(self, session: str, field: str, problem: str) -> None:
-        super().__init__(
-            f"the stored snapshot of session {session} cannot be used: its field {field!r} {problem}. "
-            "Restore the store from a backup, or open a new session",
-            session=session,
-            field=field,
-        )
+def damaged(session: str, field: str, problem: str) -> SnapshotDamaged:
+    """The error for a stored field that cannot be used."""
+    return SnapshotDamaged(
+        f"the stored snapshot of session {session} cannot be used: its field {field!r} {problem}. "
+        "Restore the store from a backup, or open a new session",
+        session=session,
+        field=field,
+    )
 
 
 def state_field(object_id: int) -> str:
@@ -112,9 +108,9 @@ def decode(session: SessionId, fields: Mapping[str, bytes]) -> Snapshot:
     def opened(field: str, *, saved_with_meta: bool) -> _Field:
         part = _open(session, field, fields)
         if part.model_digest != head.model_digest:
-            raise SnapshotDamaged(session, field, f"is of another model ({part.model_digest})")
+            raise damaged(session, field, f"is of another model ({part.model_digest})")
         if saved_with_meta and part.checksum != meta["checksums"].get(field):
-            raise SnapshotDamaged(session, field, "was written by another save than the rest")
+            raise damaged(session, field, "was written by another save than the rest")
         return part
 
     where = META
@@ -143,7 +139,7 @@ def decode(session: SessionId, fields: Mapping[str, bytes]) -> Snapshot:
             outbox=tuple(outbox),
         )
     except _UNREADABLE as error:
-        raise SnapshotDamaged(session, where, f"cannot be understood ({error})") from error
+        raise damaged(session, where, f"cannot be understood ({error})") from error
 
 
 def _check(snapshot: Snapshot) -> None:
@@ -230,26 +226,26 @@ def _seal(session: str, model_digest: str, field: str, tensors: State, content: 
 def _open(session: str, field: str, fields: Mapping[str, bytes]) -> _Field:
     """Verify one field and read it. The checksum comes before anything that trusts the content."""
     if field not in fields:
-        raise SnapshotDamaged(session, field, "is missing")
+        raise damaged(session, field, "is missing")
     data = fields[field]
     try:
         metadata = _metadata(data)
         if metadata["format"] != FORMAT:
             problem = f"has format {metadata['format']!r}, this server reads {FORMAT!r}"
-            raise SnapshotDamaged(session, field, problem)
+            raise damaged(session, field, problem)
         checksum = metadata["checksum"]
         at, view = _checksum_at(data, checksum), memoryview(data)
         digest = hashlib.sha256(view[:at])
         digest.update(_BLANK.encode())
         digest.update(view[at + len(_BLANK) :])
         if digest.hexdigest() != checksum:
-            raise SnapshotDamaged(session, field, "is damaged: its checksum does not match")
+            raise damaged(session, field, "is damaged: its checksum does not match")
         if (metadata["session"], metadata["field"]) != (session, field):
             problem = f"is field {metadata['field']!r} of session {metadata['session']}, and not this one"
-            raise SnapshotDamaged(session, field, problem)
+            raise damaged(session, field, problem)
         return _Field(load_tensors(data), json.loads(metadata["content"]), metadata["model_digest"], checksum)
     except _UNREADABLE as error:
-        raise SnapshotDamaged(session, field, f"is damaged or cut short ({error})") from error
+        raise damaged(session, field, f"is damaged or cut short ({error})") from error
 
 
 def _header_end(data: bytes) -> int:

@@ -50,9 +50,7 @@ class MemorySessionStore:
         self._forget_expired()
         kept = self._sessions.get(session)
         if kept is None:
-            raise SessionUnknown(
-                f"no session {session} is known; it was deleted, or never opened", session=session
-            )
+            raise SessionUnknown(f"no session {session} is known; it was deleted, or never opened", session=session)
         if kept.snapshot is None:
             raise SessionExpired(f"session {session} has expired; open a new one", session=session)
         return kept.snapshot

@@ -107,7 +107,7 @@ class RedisSessionStore:
             arguments += [field, data]
         reply: bytes = await self._ask(lambda: self._save(keys=_keys(session), args=arguments))
         if reply.startswith(b"missing "):
-            raise codec.SnapshotDamaged(session, reply.removeprefix(b"missing ").decode(), "is missing")
+            raise codec.damaged(session, reply.removeprefix(b"missing ").decode(), "is missing")
         if reply not in (b"stored", b"superseded"):
             raise _gone(session, expired=reply == b"expired")
 

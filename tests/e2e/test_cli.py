@@ -41,8 +41,10 @@ def test_help_teaches_by_example(command: str) -> None:
 
 def test_serving_imports_no_torch_and_no_training_code() -> None:
     code = (
-        "import sys, service.bootstrap, service.transport.rest, service.transport.grpc, service.runtime, s2spp.inprocess;"
-        "found = {m.split('.')[0] for m in sys.modules} & {'torch', 'onnx', 'model', 'onnxscript'}; sys.exit(str(found) if found else 0)"
+        "import sys, service.bootstrap, service.transport.rest, service.transport.grpc, service.runtime\n"
+        "import s2spp.inprocess\n"
+        "found = {m.split('.')[0] for m in sys.modules} & {'torch', 'onnx', 'model', 'onnxscript'}\n"
+        "sys.exit(str(found) if found else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -106,10 +108,8 @@ def test_demo_follows_the_fish_on_both_ways(tmp_path: Path) -> None:
 
 def test_bench_writes_its_table(tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
-    done = _run(
-        "bench", "--sessions", "1,2", "--objects", "1", "--seconds", "0.6", "--memory-frames", "20", "--json", str(path),
-        timeout=300,
-    )  # fmt: skip
+    small = ("--sessions", "1,2", "--objects", "1", "--seconds", "0.6", "--memory-frames", "20")
+    done = _run("bench", *small, "--json", str(path), timeout=300)
     assert done.returncode == 0, done.stderr
     result = json.loads(path.read_text())
     assert {(run["path"], run["sessions"]) for run in result["runs"]} == {

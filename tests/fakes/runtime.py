@@ -52,9 +52,7 @@ class FakeRuntime:
         self.failures = 0
         self._entered = threading.Lock()
 
-    def initialise(
-        self, frames: NDArray[np.uint8], masks: NDArray[np.uint8], frame_row: NDArray[np.int64]
-    ) -> State:
+    def initialise(self, frames: NDArray[np.uint8], masks: NDArray[np.uint8], frame_row: NDArray[np.int64]) -> State:
         self._run("initialise", frames, frame_row)
         pairs = list(zip(masks, frame_row, strict=True))
         first = np.stack([_shrink(mask.astype(np.float16)) for mask, _ in pairs])

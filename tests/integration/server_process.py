@@ -31,9 +31,7 @@ class ServerProcess:
         self._command = [sys.executable, "-m", "s2spp.cli", "serve", "--data-dir", str(data_dir)]
         self._command += ["--bundle", str(bundle), "--threads", "1"]
         self._command += options or ("--http-port", "0", "--grpc-port", "0")
-        self._environment = {
-            key: value for key, value in os.environ.items() if key != "REDIS_URL"
-        } | environment
+        self._environment = {key: value for key, value in os.environ.items() if key != "REDIS_URL"} | environment
         self._process: subprocess.Popen[str] | None = None
         self.http = httpx.Client()
         self.grpc = ""
@@ -89,9 +87,7 @@ class ServerProcess:
 
     def _addresses(self) -> dict[str, str] | None:
         if self.process.poll() is not None:
-            raise AssertionError(
-                f"the server ended with status {self.process.returncode}: {self.outcome()[1]}"
-            )
+            raise AssertionError(f"the server ended with status {self.process.returncode}: {self.outcome()[1]}")
         try:
             where: dict[str, str] = json.loads((self.data_dir / "server.json").read_text())
         except FileNotFoundError:
@@ -115,9 +111,7 @@ def make_clip(frames: int, seed: int = 0, height: int = 90, width: int = 140) ->
     random = np.random.default_rng(seed)
 
     def noise() -> NDArray[np.float32]:
-        return cv2.resize(
-            random.random((9, 14, 3), np.float32), (width, height), interpolation=cv2.INTER_CUBIC
-        )
+        return cv2.resize(random.random((9, 14, 3), np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
 
     one, other = noise(), noise()
     pictures = []

@@ -44,9 +44,7 @@ def open_session(server: ServerProcess, frame: bytes, mask: bytes) -> str:
     return session
 
 
-def post(
-    server: ServerProcess, session: str, index: int, frame: bytes, durability: str = "strict"
-) -> httpx.Response:
+def post(server: ServerProcess, session: str, index: int, frame: bytes, durability: str = "strict") -> httpx.Response:
     answer = server.http.post(
         f"/v1/sessions/{session}/frames/{index}",
         content=frame,
@@ -63,9 +61,7 @@ def masks_without_interruption(server: ServerProcess, frames: list[bytes], mask:
 
 
 @pytest.mark.parametrize("bundle", ["tiny", "s2spp-light"])
-def test_a_session_goes_on_after_server_and_redis_were_killed(
-    tmp_path: Path, tiny: Path, bundle: str
-) -> None:
+def test_a_session_goes_on_after_server_and_redis_were_killed(tmp_path: Path, tiny: Path, bundle: str) -> None:
     if bundle == "s2spp-light" and not (LIGHT / "manifest.json").is_file():
         pytest.skip("the bundle s2spp-light is not in bundles/")
     frames, mask = make_clip(9)
@@ -79,9 +75,7 @@ def test_a_session_goes_on_after_server_and_redis_were_killed(
                 server.kill()
                 server.start()
                 assert server.http.get(f"/v1/sessions/{session}").json()["next_frame"] == index + 1
-                assert post(server, session, index, frames[index]).content == masks[-1], (
-                    "sent again: same bytes"
-                )
+                assert post(server, session, index, frames[index]).content == masks[-1], "sent again: same bytes"
     assert masks == expected
     assert len(set(masks)) > 4, "the masks hardly change: losing the state would go unnoticed"
 
@@ -121,9 +115,7 @@ def test_sigterm_commits_what_was_not_and_ends_orderly(server: ServerProcess) ->
     assert post(server, session, 4, frames[4]).content == expected[3]
 
 
-def test_a_second_server_on_the_same_folder_says_so_and_harms_nothing(
-    server: ServerProcess, tiny: Path
-) -> None:
+def test_a_second_server_on_the_same_folder_says_so_and_harms_nothing(server: ServerProcess, tiny: Path) -> None:
     frames, mask = make_clip(3)
     session = open_session(server, frames[0], mask)
     addresses = (server.data_dir / "server.json").read_text()
@@ -216,9 +208,7 @@ def test_a_stream_that_is_open_does_not_hold_up_the_end(server: ServerProcess) -
 
 
 @pytest.mark.parametrize("transport", ["http", "grpc"])
-def test_a_port_that_is_taken_is_told_and_leaves_nothing_behind(
-    tmp_path: Path, tiny: Path, transport: str
-) -> None:
+def test_a_port_that_is_taken_is_told_and_leaves_nothing_behind(tmp_path: Path, tiny: Path, transport: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ports = {"http": "0", "grpc": "0", transport: str(taken.getsockname()[1])}
         options = ("--http-port", ports["http"], "--grpc-port", ports["grpc"])

@@ -21,6 +21,7 @@ from service.core.errors import (
     SessionExpired,
     SessionRolledBack,
     SessionUnknown,
+    SnapshotDamaged,
     Unavailable,
 )
 
@@ -37,6 +38,7 @@ STATUS_CODES: Mapping[type[S2sppError], grpc.StatusCode] = {
     FrameGap: grpc.StatusCode.OUT_OF_RANGE,
     OwnershipLost: grpc.StatusCode.ABORTED,
     SessionRolledBack: grpc.StatusCode.DATA_LOSS,
+    SnapshotDamaged: grpc.StatusCode.DATA_LOSS,
     ModelMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
@@ -56,9 +58,7 @@ def status_of(error: Exception) -> status_pb2.Status:
         log.error("unexpected error while answering a call", exc_info=error)
         error = S2sppError("internal error; the server's log says more")
     status = status_pb2.Status(code=status_code(error).value[0], message=error.message)
-    _add_detail(
-        status, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
-    )
+    _add_detail(status, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
     if isinstance(error, Overloaded):
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromTimedelta(timedelta(seconds=error.retry_after_s))

@@ -45,9 +45,7 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
         async with _errors_as_status(context):
             session = await self._begin(await anext(request_iterator, pb.TrackRequest()))
             await context.write(pb.TrackResponse(session=convert.session_message(session)))
-            await FrameLoop(
-                self._engine, session.session, request_iterator, context.write, self._window
-            ).run()
+            await FrameLoop(self._engine, session.session, request_iterator, context.write, self._window).run()
 
     async def _begin(self, first: pb.TrackRequest) -> SessionInfo:
         match first.WhichOneof("command"):
@@ -64,9 +62,7 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
             case _:
                 raise InvalidOption("the first message of a Track stream must be `open` or `resume`")
 
-    async def CreateSession(
-        self, request: pb.CreateSessionRequest, context: Context
-    ) -> pb.CreateSessionResponse:
+    async def CreateSession(self, request: pb.CreateSessionRequest, context: Context) -> pb.CreateSessionResponse:
         async with _errors_as_status(context):
             opened = await self._engine.open(
                 convert.image(request.frame), convert.image(request.mask), convert.options(request.options)
@@ -75,9 +71,7 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
                 session=convert.session_message(opened.info), state_bytes=opened.state_bytes
             )
 
-    async def SegmentFrame(
-        self, request: pb.SegmentFrameRequest, context: Context
-    ) -> pb.SegmentFrameResponse:
+    async def SegmentFrame(self, request: pb.SegmentFrameRequest, context: Context) -> pb.SegmentFrameResponse:
         async with _errors_as_status(context):
             delivered = await self._engine.segment(
                 parse_session_id(request.session_id),
@@ -93,9 +87,7 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
             info = await self._engine.describe(parse_session_id(request.session_id))
             return pb.GetSessionResponse(session=convert.session_message(info))
 
-    async def DeleteSession(
-        self, request: pb.DeleteSessionRequest, context: Context
-    ) -> pb.DeleteSessionResponse:
+    async def DeleteSession(self, request: pb.DeleteSessionRequest, context: Context) -> pb.DeleteSessionResponse:
         async with _errors_as_status(context):
             await self._engine.delete(parse_session_id(request.session_id))
             return pb.DeleteSessionResponse()

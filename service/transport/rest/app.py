@@ -62,9 +62,7 @@ def _complete_document(app: FastAPI) -> None:
         document = generate()
         schemas = document["components"]["schemas"]
         if "Problem" not in schemas:  # FastAPI keeps the document
-            schemas |= models_json_schema(_MORE_SCHEMAS, ref_template="#/components/schemas/{model}")[1][
-                "$defs"
-            ]
+            schemas |= models_json_schema(_MORE_SCHEMAS, ref_template="#/components/schemas/{model}")[1]["$defs"]
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
             for operation in (each for methods in document["paths"].values() for each in methods.values()):

@@ -22,9 +22,7 @@ def operation_routes(engine: Engine, metrics: Callable[[], bytes]) -> APIRouter:
     async def health() -> StatusOut:
         return StatusOut(status="ok")
 
-    @routes.get(
-        "/readyz", summary="A session could be served now", responses=document_problems(errors.Unavailable)
-    )
+    @routes.get("/readyz", summary="A session could be served now", responses=document_problems(errors.Unavailable))
     async def ready() -> StatusOut:
         await engine.ready()
         return StatusOut(status="ok")

@@ -40,6 +40,7 @@ ERRORS: Mapping[type[errors.S2sppError], Row] = {
     errors.FrameGap: Row(409, "Frame out of order", "expected frame 5, got 7"),
     errors.OwnershipLost: Row(409, "Session taken over", "a newer stream has taken this session"),
     errors.SessionRolledBack: Row(409, "Session rolled back", "the store lost what followed frame 40"),
+    errors.SnapshotDamaged: Row(409, "Stored session damaged", "the stored field 'object:1:state' is cut short"),
     errors.ModelMismatch: Row(412, "Other model", "the session belongs to another model"),
     errors.Overloaded: Row(429, "Full", "all session slots are taken; try again in 2 s"),
     errors.Unavailable: Row(503, "Temporarily unavailable", "the session store cannot be reached; try again"),

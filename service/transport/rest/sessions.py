@@ -76,9 +76,7 @@ def session_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
         "",
         status_code=status.HTTP_201_CREATED,
         summary="Open a session with a first frame and its mask",
-        responses=document_problems(
-            *input_problems, errors.InvalidMask, errors.Overloaded, errors.Unavailable
-        ),
+        responses=document_problems(*input_problems, errors.InvalidMask, errors.Overloaded, errors.Unavailable),
         openapi_extra=_form_body(),
     )
     async def open_session(

@@ -115,9 +115,7 @@ def test_a_perfect_mask_scores_one_and_both_measures_are_symmetric(pair: tuple[M
 
 @settings(max_examples=60, deadline=None)
 @given(mask_pairs(), st.integers(1, 5), st.integers(1, 5))
-def test_moving_both_masks_inside_the_frame_changes_nothing(
-    pair: tuple[Mask, Mask], down: int, right: int
-) -> None:
+def test_moving_both_masks_inside_the_frame_changes_nothing(pair: tuple[Mask, Mask], down: int, right: int) -> None:
     def placed(mask: Mask, y: int, x: int) -> Mask:
         frame = np.zeros((24, 24), bool)
         frame[y : y + mask.shape[0], x : x + mask.shape[1]] = mask
@@ -232,9 +230,7 @@ def test_a_sequence_with_nothing_to_score_is_told() -> None:
 def scored(name: str, *values: tuple[float, float]) -> SequenceScore:
     return SequenceScore(
         name,
-        tuple(
-            ObjectScore(i, Statistics(j, j, 0.1), Statistics(f, f, 0.2)) for i, (j, f) in enumerate(values, 1)
-        ),
+        tuple(ObjectScore(i, Statistics(j, j, 0.1), Statistics(f, f, 0.2)) for i, (j, f) in enumerate(values, 1)),
     )
 
 

@@ -252,9 +252,7 @@ class FakeCapture:
 
 
 @pytest.mark.parametrize("source", ["camera:0", "0", 0])
-def test_a_camera_gives_rgb_frames_and_is_released(
-    monkeypatch: pytest.MonkeyPatch, source: str | int
-) -> None:
+def test_a_camera_gives_rgb_frames_and_is_released(monkeypatch: pytest.MonkeyPatch, source: str | int) -> None:
     monkeypatch.setattr(cv2, "VideoCapture", FakeCapture)
     FakeCapture.released = 0
     camera = open_frames(source)

@@ -47,9 +47,7 @@ def test_the_mask_goes_where_the_pixels_go(seed: int) -> None:
 def test_reflection_fills_frames_but_adds_no_object() -> None:
     frame, mask = np.full((96, 160, 3), 200, np.uint8), np.zeros((96, 160), np.uint8)
     mask[:, :3] = 1
-    config = AugmentConfig(
-        flip_odds=0, affine_odds=1, rotation_deg=0, shear_deg=0, scale=(0.75, 0.75), colour_odds=0
-    )
+    config = AugmentConfig(flip_odds=0, affine_odds=1, rotation_deg=0, shear_deg=0, scale=(0.75, 0.75), colour_odds=0)
     frames, masks = augment_clip(frame[None], mask[None], np.random.default_rng(0), config)
     assert (frames == 200).all()
     assert masks.sum() < mask.sum()

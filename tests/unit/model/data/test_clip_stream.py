@@ -21,9 +21,7 @@ def config(davis_2016: Path, colour_stills: Path) -> StreamConfig:
         (VideoSource("tiny", DavisDataset(davis_2016, "train").sequences), 1.0),
         (StillSource(colour_stills), 2.0),
     )
-    return StreamConfig(
-        sources, batch=4, seed=3, size=(48, 80), length=GrowingLength(3, 5, 30), corrupt_odds=0.5
-    )
+    return StreamConfig(sources, batch=4, seed=3, size=(48, 80), length=GrowingLength(3, 5, 30), corrupt_odds=0.5)
 
 
 def equal(one: ClipBatch, other: ClipBatch) -> bool:
@@ -86,9 +84,7 @@ def test_only_the_initializers_mask_is_corrupted(config: StreamConfig) -> None:
 
 
 def test_too_few_sequences_or_no_weight_is_refused(config: StreamConfig) -> None:
-    with pytest.raises(
-        ValueError, match="a batch of 7 needs as many different sequences, but the sources hold 6"
-    ):
+    with pytest.raises(ValueError, match="a batch of 7 needs as many different sequences, but the sources hold 6"):
         ClipStream(replace(config, batch=7))
     with pytest.raises(ValueError, match="weight"):
         ClipStream(replace(config, sources=()))

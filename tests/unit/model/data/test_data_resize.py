@@ -31,9 +31,7 @@ def test_half_covered_pixels_count() -> None:
     mask = np.zeros((40, 40), np.uint8)
     mask[:, :10] = 1
     mask[:10, 10:15] = 1
-    np.testing.assert_array_equal(
-        mask_to_model(mask, (4, 4)), [[1, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]]
-    )
+    np.testing.assert_array_equal(mask_to_model(mask, (4, 4)), [[1, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]])
 
 
 def test_shrinking_a_frame_averages_instead_of_picking() -> None:

@@ -92,9 +92,7 @@ def test_errors_name_the_file(davis_2016: Path) -> None:
     with pytest.raises(DataError, match=r"bee/00003\.png: no such file"):
         sequence.labels(3)
     save_indexed(mask, np.ones((30, 50), np.uint8))
-    with pytest.raises(
-        DataError, match=r"bee/00003\.png: size 50 x 30, but its frame .*00003\.jpg has 100 x 60"
-    ):
+    with pytest.raises(DataError, match=r"bee/00003\.png: size 50 x 30, but its frame .*00003\.jpg has 100 x 60"):
         sequence.pair(3, 1)
     (davis_2016 / "Annotations/480p/bee/00000.png").unlink()
     with pytest.raises(DataError, match=r"bee/00000\.png: no such file"):

@@ -37,9 +37,7 @@ def test_a_mixed_stream(real_data: Path) -> None:
         (VideoSource("davis2016", DavisDataset(real_data / "davis2016", "train").sequences), 1.0),
         (StillSource(real_data / "stills" / "sod", real_data / "backgrounds"), 1.0),
     )
-    stream = ClipStream(
-        StreamConfig(sources, batch=4, seed=0, size=(80, 144), length=GrowingLength(4, 8, 100))
-    )
+    stream = ClipStream(StreamConfig(sources, batch=4, seed=0, size=(80, 144), length=GrowingLength(4, 8, 100)))
     for step in range(3):
         batch = stream.batch(step)
         assert len(set(batch.names)) == 4

@@ -16,9 +16,7 @@ from model.data.stills import StillConfig, StillSource
 SIZE = (96, 160)
 RED = 0
 PLAIN = SceneConfig(own_background=1, distractor=0, twin=0, occluder=0, deformed=0, blurred=0, flicker=0)
-BUSY = SceneConfig(
-    own_background=0.5, distractor=1, twin=0, occluder=1, deformed=1, blurred=0.5, flicker=0.02
-)
+BUSY = SceneConfig(own_background=0.5, distractor=1, twin=0, occluder=1, deformed=1, blurred=0.5, flicker=0.02)
 
 
 def source_of(folder: Path, scene: SceneConfig, colour: AugmentConfig | None = None) -> StillSource:
@@ -31,9 +29,7 @@ def shows_red(frame_HWC: np.ndarray) -> np.ndarray:
 
 
 def outline_length(mask_HW: np.ndarray) -> int:
-    return int(
-        (np.diff(mask_HW.astype(int), axis=0) != 0).sum() + (np.diff(mask_HW.astype(int), axis=1) != 0).sum()
-    )
+    return int((np.diff(mask_HW.astype(int), axis=0) != 0).sum() + (np.diff(mask_HW.astype(int), axis=1) != 0).sum())
 
 
 @pytest.mark.parametrize("scene", [PLAIN, BUSY], ids=["plain", "busy"])
@@ -107,9 +103,7 @@ def test_backgrounds_are_used(colour_stills: Path, tmp_path: Path) -> None:
     Image.fromarray(np.full((100, 150, 3), 250, np.uint8)).save(folder / "white.jpg")
     scene = SceneConfig(own_background=0, distractor=0, twin=0, occluder=0, deformed=0, blurred=0, flicker=0)
     source = StillSource(colour_stills, folder, StillConfig(scene, AugmentConfig(colour_odds=0)))
-    corners = [
-        source.clip(RED, 1, SIZE, np.random.default_rng(s)).frames_THWC[0, 0, 0].min() for s in range(12)
-    ]
+    corners = [source.clip(RED, 1, SIZE, np.random.default_rng(s)).frames_THWC[0, 0, 0].min() for s in range(12)]
     assert any(value > 240 for value in corners)
     assert any(value < 100 for value in corners), "other photos stay in use, too"
 

@@ -36,15 +36,11 @@ def moving_square(t: int, value: int = 1, left: int = 10) -> U8:
 
 
 def texture(seed: int, height: int = 60, width: int = 100) -> U8:
-    noise = np.random.default_rng(seed).integers(
-        0, 255, (height // 10 + 1, width // 10 + 1, 3), dtype=np.uint8
-    )
+    noise = np.random.default_rng(seed).integers(0, 255, (height // 10 + 1, width // 10 + 1, 3), dtype=np.uint8)
     return np.asarray(cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
 
 
-def save_davis_sequence(
-    root: Path, name: str, labels: list[U8], *, indexed: bool, resolution: str = "480p"
-) -> None:
+def save_davis_sequence(root: Path, name: str, labels: list[U8], *, indexed: bool, resolution: str = "480p") -> None:
     for t, label in enumerate(labels):
         save_photo(root / "JPEGImages" / resolution / name / f"{t:05d}.jpg", texture(t))
         save = save_indexed if indexed else save_grey

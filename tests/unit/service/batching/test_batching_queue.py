@@ -126,9 +126,7 @@ async def test_a_batch_keeps_to_the_most_objects_and_a_larger_item_runs_alone(
     assert runtime.batches[1:] == [("initialise", 2, 8), ("initialise", 1, 4), ("initialise", 1, 11)]
 
 
-async def test_a_single_item_is_passed_through_without_copies(
-    runtime: FakeRuntime, queue: BatchingQueue
-) -> None:
+async def test_a_single_item_is_passed_through_without_copies(runtime: FakeRuntime, queue: BatchingQueue) -> None:
     given: list[State] = []
     step = runtime.step
 
@@ -143,9 +141,7 @@ async def test_a_single_item_is_passed_through_without_copies(
     assert result.state["first"] is state["first"]
 
 
-async def test_a_part_of_a_batch_does_not_keep_the_batch_alive(
-    runtime: FakeRuntime, queue: BatchingQueue
-) -> None:
+async def test_a_part_of_a_batch_does_not_keep_the_batch_alive(runtime: FakeRuntime, queue: BatchingQueue) -> None:
     await hold(runtime, queue)
     opening = asyncio.gather(*(queue.initialise(frame(s), masks(s, 2)) for s in range(3)))
     await asyncio.sleep(0)
@@ -189,9 +185,7 @@ async def test_a_caller_that_departs_while_its_batch_runs_harms_nobody(
 async def test_a_poisoned_item_fails_alone(runtime: FakeRuntime, queue: BatchingQueue) -> None:
     runtime.poison = lambda image: np.array_equal(image, frame(2))
     await hold(runtime, queue)
-    calls = asyncio.gather(
-        *(queue.initialise(frame(s), masks(s, 2)) for s in (1, 2, 3)), return_exceptions=True
-    )
+    calls = asyncio.gather(*(queue.initialise(frame(s), masks(s, 2)) for s in (1, 2, 3)), return_exceptions=True)
     await asyncio.sleep(0)
     runtime.gate.set()
     first, second, third = await calls

@@ -69,9 +69,7 @@ async def test_model(call: Call) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in concrete(S2sppError) if kind is not Overloaded])
-async def test_an_error_comes_back_as_its_own_class(
-    kind: type[S2sppError], call: Call, engine: FakeEngine
-) -> None:
+async def test_an_error_comes_back_as_its_own_class(kind: type[S2sppError], call: Call, engine: FakeEngine) -> None:
     engine.failure = kind("in words", expected=4)
     with pytest.raises(S2sppError) as caught:
         await call("session", new_session_id())

@@ -53,9 +53,7 @@ FILES = {
 
 @pytest.mark.parametrize("data", FILES.values(), ids=FILES.keys())
 def test_a_file_means_the_same_on_both_sides(data: bytes) -> None:
-    np.testing.assert_array_equal(
-        labels_of(data), decode_mask(EncodedImage(data), ImageLimits()), strict=True
-    )
+    np.testing.assert_array_equal(labels_of(data), decode_mask(EncodedImage(data), ImageLimits()), strict=True)
 
 
 REFUSED = {

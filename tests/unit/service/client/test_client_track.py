@@ -87,9 +87,7 @@ async def test_a_view_of_an_array_is_sent_as_it_looks(kind: str, target: str, en
     assert engine.calls[0].frame.data == np.ascontiguousarray(frames[1]).tobytes()
 
 
-async def test_jpeg_quality_sends_jpeg_with_the_colours_in_place(
-    kind: str, target: str, engine: FakeEngine
-) -> None:
+async def test_jpeg_quality_sends_jpeg_with_the_colours_in_place(kind: str, target: str, engine: FakeEngine) -> None:
     red = np.zeros((16, 16, 3), np.uint8)
     red[..., 0] = 255
     await track(kind, target, [red, red], np.ones((16, 16), np.uint8), jpeg_quality=95)
@@ -174,9 +172,7 @@ async def test_a_bad_frame_may_be_reported_and_passed_over(kind: str, target: st
     assert [(index, type(error)) for index, error in reported] == [(2, InvalidImage)]
 
 
-async def test_something_that_is_no_frame_is_named_after_the_results_before_it(
-    kind: str, target: str
-) -> None:
+async def test_something_that_is_no_frame_is_named_after_the_results_before_it(kind: str, target: str) -> None:
     taken: list[int] = []
 
     def follow() -> None:
@@ -252,9 +248,7 @@ class CountingSource:
             yield video(1)[0]
 
 
-async def test_the_source_is_read_a_window_ahead_of_the_results_taken(
-    target: str, engine: FakeEngine
-) -> None:
+async def test_the_source_is_read_a_window_ahead_of_the_results_taken(target: str, engine: FakeEngine) -> None:
     source = CountingSource()
     client = Client(target)
     results = client.track(source, LABELS)
@@ -270,9 +264,7 @@ async def test_the_source_is_read_a_window_ahead_of_the_results_taken(
     assert engine.sessions == {}
 
 
-async def test_the_async_client_reads_a_window_ahead_and_leaves_cleanly(
-    target: str, engine: FakeEngine
-) -> None:
+async def test_the_async_client_reads_a_window_ahead_and_leaves_cleanly(target: str, engine: FakeEngine) -> None:
     source = CountingSource()
     async with AsyncClient(target) as client:
         async with aclosing(client.track(source, LABELS)) as results:

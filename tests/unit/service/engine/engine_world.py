@@ -221,9 +221,7 @@ class World:
         ]
 
 
-async def undisturbed(
-    frames: int, seed: int = 0, height: int = 36, width: int = 64, objects: int = 2
-) -> list[Answer]:
+async def undisturbed(frames: int, seed: int = 0, height: int = 36, width: int = 64, objects: int = 2) -> list[Answer]:
     """What an engine answers that has nothing else to do."""
     world = World()
     answers = await world.answers(frames, seed, height, width, objects)

@@ -184,22 +184,14 @@ SHAPES = [
 
 
 async def test_eight_sessions_at_once_answer_as_each_alone(world: World) -> None:
-    alone = [
-        await undisturbed(6, 100 * n, height, width, objects)
-        for n, (height, width, objects) in enumerate(SHAPES)
-    ]
+    alone = [await undisturbed(6, 100 * n, height, width, objects) for n, (height, width, objects) in enumerate(SHAPES)]
     world.runtime.delay_s = 0.002  # so that they meet in batches
     together = await asyncio.gather(
-        *(
-            world.answers(6, 100 * n, height, width, objects)
-            for n, (height, width, objects) in enumerate(SHAPES)
-        )
+        *(world.answers(6, 100 * n, height, width, objects) for n, (height, width, objects) in enumerate(SHAPES))
     )
     assert together == alone
     assert max(frames for _, frames, _ in world.runtime.batches) > 1, "no two sessions ever met in a batch"
-    assert len({answer.mask for answers in alone for answer in answers}) > 40, (
-        "the fake's masks hardly differ"
-    )
+    assert len({answer.mask for answers in alone for answer in answers}) > 40, "the fake's masks hardly differ"
 
 
 async def test_telemetry_hears_of_it(world: World) -> None:

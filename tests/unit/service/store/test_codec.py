@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from safetensors.numpy import load, save
 
+from service.core.errors import SnapshotDamaged
 from service.core.types import Answer, Failure, MaskFormat, ObjectReport, SessionId, SessionOptions, Snapshot
 from service.store import codec
-from service.store.codec import SnapshotDamaged, decode, encode
+from service.store.codec import decode, encode
 from tests.fakes.store import assert_same, make_snapshot
 
 _INDEX = st.integers(-1, 1 << 40)
@@ -58,16 +59,12 @@ def _snapshots(draw: st.DrawFn) -> Snapshot:
             shape = (len(objects), *draw(arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)))
             # float16 from raw bits: subnormals, infinities and NaNs of every payload
             bits = draw(arrays.arrays(np.uint16, shape))
-            made[name] = draw(
-                st.sampled_from([bits.view(np.float16), bits.astype(np.float32), bits.astype(np.int64)])
-            )
+            made[name] = draw(st.sampled_from([bits.view(np.float16), bits.astype(np.float32), bits.astype(np.int64)]))
         return made
 
     return Snapshot(
         session=SessionId("s" * 32),
-        model_digest=draw(
-            _TEXT.filter(lambda text: not any("\ud800" <= letter <= "\udfff" for letter in text))
-        ),
+        model_digest=draw(_TEXT.filter(lambda text: not any("\ud800" <= letter <= "\udfff" for letter in text))),
         options=SessionOptions(draw(st.sampled_from(MaskFormat))),
         height=draw(_SIDE),
         width=draw(_SIDE),
@@ -128,13 +125,9 @@ def test_another_session_object_or_model_is_an_error() -> None:
     snapshot = make_snapshot()
     fields = encode(snapshot, constant=True)
     _assert_damaged(snapshot, encode(make_snapshot(), constant=True), "meta")
-    _assert_damaged(
-        snapshot, {**fields, "object:1:constant": fields["object:7:constant"]}, "object:1:constant"
-    )
+    _assert_damaged(snapshot, {**fields, "object:1:constant": fields["object:7:constant"]}, "object:1:constant")
     retrained = encode(replace(snapshot, model_digest="sha256:11"), constant=True)
-    _assert_damaged(
-        snapshot, {**fields, "object:1:constant": retrained["object:1:constant"]}, "object:1:constant"
-    )
+    _assert_damaged(snapshot, {**fields, "object:1:constant": retrained["object:1:constant"]}, "object:1:constant")
 
 
 def test_another_format_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,9 +144,7 @@ def test_a_state_cannot_be_passed_off_under_another_type() -> None:
     snapshot = make_snapshot()
     fields = encode(snapshot, constant=True)
     data = fields["object:1:state"]
-    _assert_damaged(
-        snapshot, {**fields, "object:1:state": data.replace(b'"F16"', b'"I16"')}, "object:1:state"
-    )
+    _assert_damaged(snapshot, {**fields, "object:1:state": data.replace(b'"F16"', b'"I16"')}, "object:1:state")
 
 
 def test_fields_are_plain_safetensors() -> None:

@@ -126,9 +126,7 @@ async def test_a_redis_left_behind_is_ended_and_its_data_kept(
 
 
 @pytest.mark.slow
-async def test_a_hung_redis_left_behind_is_killed(
-    tmp_path: Path, start_server: Callable[..., Server]
-) -> None:
+async def test_a_hung_redis_left_behind_is_killed(tmp_path: Path, start_server: Callable[..., Server]) -> None:
     server = start_server(setpriv=False)
     os.kill(server.redis_pid, signal.SIGSTOP)
     server.kill()

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from service.core.errors import Unavailable
+from service.core.errors import SnapshotDamaged, Unavailable
 from service.store import redis_store
-from service.store.codec import SnapshotDamaged
 from service.store.embedded import EmbeddedRedis
 from service.store.redis_store import RedisSessionStore, connect
 from tests.fakes.store import assert_same, make_snapshot

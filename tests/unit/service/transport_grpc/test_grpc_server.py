@@ -105,9 +105,7 @@ async def test_stopping_lets_a_call_under_way_finish_and_takes_no_new_one(
     await stopping
 
 
-async def test_stopping_cancels_what_outlasts_the_grace(
-    engine: FakeEngine, server: GrpcServer, stub: Any
-) -> None:
+async def test_stopping_cancels_what_outlasts_the_grace(engine: FakeEngine, server: GrpcServer, stub: Any) -> None:
     engine.hold(1)
     call = stub.Track(timeout=PATIENCE_S)
     await call.write(open_request())

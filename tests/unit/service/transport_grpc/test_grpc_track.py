@@ -66,9 +66,7 @@ async def test_no_more_than_the_window_is_read_ahead_of_the_answers(engine: Fake
     assert engine.most_in_flight == WINDOW
 
 
-async def test_a_bad_frame_is_answered_in_its_place_and_the_stream_goes_on(
-    engine: FakeEngine, stub: Any
-) -> None:
+async def test_a_bad_frame_is_answered_in_its_place_and_the_stream_goes_on(engine: FakeEngine, stub: Any) -> None:
     engine.frame_failures[3] = Unavailable("the store is away", try_again="yes")
     engine.frame_failures[4] = RuntimeError("inner-host")
     requests = [frame_request(1), bad_frame_request(2), *(frame_request(index) for index in (3, 4, 5))]

@@ -46,9 +46,7 @@ async def test_open_segment_look_delete(engine: FakeEngine, stub: Any) -> None:
     assert gone.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_a_single_frame_is_strict_and_passes_the_acknowledgement_on(
-    engine: FakeEngine, stub: Any
-) -> None:
+async def test_a_single_frame_is_strict_and_passes_the_acknowledgement_on(engine: FakeEngine, stub: Any) -> None:
     session = (await stub.CreateSession(create_request())).session.session_id
     for frame_index, received_through in ((1, None), (2, 0)):
         await stub.SegmentFrame(

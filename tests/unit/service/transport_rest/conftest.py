@@ -76,9 +76,7 @@ class ScriptedEngine:
         self._fail()
         self.segmented.append(Segmented(session, frame_index, frame, durability, received_through))
         if frame_index != self.info.next_frame:
-            raise FrameGap(
-                f"expected frame {self.info.next_frame}, got {frame_index}", expected=self.info.next_frame
-            )
+            raise FrameGap(f"expected frame {self.info.next_frame}, got {frame_index}", expected=self.info.next_frame)
         self.info = replace(self.info, next_frame=frame_index + 1)
         if frame_index in self.gates:
             await self.gates[frame_index].wait()
@@ -111,9 +109,7 @@ def engine() -> ScriptedEngine:
 
 @pytest.fixture
 async def port(engine: ScriptedEngine) -> AsyncIterator[int]:
-    app = create_app(
-        engine, max_image_bytes=LIMIT, metrics=lambda: b"frames_total 3\n", version="9.9", stream_window=4
-    )
+    app = create_app(engine, max_image_bytes=LIMIT, metrics=lambda: b"frames_total 3\n", version="9.9", stream_window=4)
     server = await start_rest(app, max_message_bytes=LIMIT)
     yield server.port
     await server.stop(grace_s=5)

@@ -57,9 +57,7 @@ def test_the_table_knows_every_error_by_name() -> None:
     def tree(root: type[errors.S2sppError]) -> set[type[errors.S2sppError]]:
         return {root}.union(*(tree(child) for child in root.__subclasses__()))
 
-    assert set(ERRORS) == {
-        kind for kind in tree(errors.S2sppError) if kind.__module__ == "service.core.errors"
-    }
+    assert set(ERRORS) == {kind for kind in tree(errors.S2sppError) if kind.__module__ == "service.core.errors"}
 
 
 async def test_metadata_are_members_and_cannot_replace_the_standard_ones(
@@ -71,9 +69,7 @@ async def test_metadata_are_members_and_cannot_replace_the_standard_ones(
     assert body["status"] == 409
 
 
-@pytest.mark.parametrize(
-    ("error", "seconds"), [(errors.Overloaded("x", 2.2), "3"), (errors.Unavailable("x"), "1")]
-)
+@pytest.mark.parametrize(("error", "seconds"), [(errors.Overloaded("x", 2.2), "3"), (errors.Unavailable("x"), "1")])
 async def test_retry_after(
     http: httpx.AsyncClient, engine: ScriptedEngine, error: errors.S2sppError, seconds: str
 ) -> None:

@@ -119,9 +119,7 @@ async def test_bodies_that_are_no_form(
     assert not engine.opened
 
 
-async def test_a_frame_returns_its_mask_and_what_was_seen(
-    http: httpx.AsyncClient, engine: ScriptedEngine
-) -> None:
+async def test_a_frame_returns_its_mask_and_what_was_seen(http: httpx.AsyncClient, engine: ScriptedEngine) -> None:
     answer = await http.post(f"{FRAMES}/1", content=b"jpeg", headers=JPEG)
     assert (answer.status_code, answer.content) == (200, b"mask 1")
     assert answer.headers["content-type"] == "image/png"
@@ -137,17 +135,13 @@ async def test_a_frame_returns_its_mask_and_what_was_seen(
     assert (call.durability, call.received_through) == (Durability.STRICT, None)
 
 
-async def test_durability_and_acknowledgement_reach_the_engine(
-    http: httpx.AsyncClient, engine: ScriptedEngine
-) -> None:
+async def test_durability_and_acknowledgement_reach_the_engine(http: httpx.AsyncClient, engine: ScriptedEngine) -> None:
     await http.post(f"{FRAMES}/1?durability=relaxed&received_through=0", content=b"x", headers=JPEG)
     call = engine.segmented[0]
     assert (call.durability, call.received_through) == (Durability.RELAXED, 0)
 
 
-async def test_raw_masks_come_as_bytes_with_their_size(
-    http: httpx.AsyncClient, engine: ScriptedEngine
-) -> None:
+async def test_raw_masks_come_as_bytes_with_their_size(http: httpx.AsyncClient, engine: ScriptedEngine) -> None:
     engine.mask_format = MaskFormat.RAW
     answer = await http.post(f"{FRAMES}/1", content=b"x", headers=JPEG)
     assert answer.headers["content-type"] == "application/octet-stream"
@@ -186,18 +180,14 @@ async def test_deleting(http: httpx.AsyncClient, engine: ScriptedEngine) -> None
 async def test_models_and_metrics(http: httpx.AsyncClient) -> None:
     model = (await http.get("/v1/models")).json()["models"][0]
     assert model["scores"] == {"J": 0.5}
-    assert model["states"] == [
-        {"name": "rnn_h", "shape": [32, "H/16", "W/16"], "dtype": "float16", "constant": False}
-    ]
+    assert model["states"] == [{"name": "rnn_h", "shape": [32, "H/16", "W/16"], "dtype": "float16", "constant": False}]
     metrics = await http.get("/metrics")
     assert metrics.text == "frames_total 3\n"
     assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
 
 
 @pytest.mark.parametrize("path", ["/v1/sessions", f"{FRAMES}/1"])
-async def test_a_body_declared_too_large_is_refused_unread(
-    port: int, engine: ScriptedEngine, path: str
-) -> None:
+async def test_a_body_declared_too_large_is_refused_unread(port: int, engine: ScriptedEngine, path: str) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     content_type = "image/jpeg" if "frames" in path else "multipart/form-data; boundary=q"
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\n"
@@ -208,9 +198,7 @@ async def test_a_body_declared_too_large_is_refused_unread(
 
 
 @pytest.mark.parametrize("path", ["/v1/sessions", f"{FRAMES}/1"])
-async def test_an_endless_body_is_refused_while_it_is_read(
-    port: int, engine: ScriptedEngine, path: str
-) -> None:
+async def test_an_endless_body_is_refused_while_it_is_read(port: int, engine: ScriptedEngine, path: str) -> None:
     """Chunked: nothing declares the length. The answer comes although the body never ends."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     content_type = "image/jpeg" if "frames" in path else "multipart/form-data; boundary=q"
@@ -226,9 +214,7 @@ async def test_an_endless_body_is_refused_while_it_is_read(
     assert not engine.segmented and not engine.opened
 
 
-async def test_a_body_that_arrives_in_pieces_is_whole(
-    http: httpx.AsyncClient, engine: ScriptedEngine
-) -> None:
+async def test_a_body_that_arrives_in_pieces_is_whole(http: httpx.AsyncClient, engine: ScriptedEngine) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for piece in (b"a", b"", b"bc"):
             yield piece

@@ -68,9 +68,7 @@ async def test_a_fast_sender_is_held_to_the_window(port: int, engine: ScriptedEn
         assert [(await answer(socket))[0]["frame_index"] for _ in range(20)] == list(range(1, 21))
 
 
-async def test_a_bad_frame_is_answered_in_place_and_the_stream_goes_on(
-    port: int, engine: ScriptedEngine
-) -> None:
+async def test_a_bad_frame_is_answered_in_place_and_the_stream_goes_on(port: int, engine: ScriptedEngine) -> None:
     async with connect(url(port)) as socket:
         for data in (b"ok", b"bad", b"ok"):
             await socket.send(data)
@@ -160,9 +158,7 @@ async def test_a_message_that_is_too_large_closes_the_socket_and_spares_the_sess
         assert (await answer(socket))[1] == b"mask 1"
 
 
-async def test_a_caller_that_leaves_does_not_break_the_frames_it_sent(
-    port: int, engine: ScriptedEngine
-) -> None:
+async def test_a_caller_that_leaves_does_not_break_the_frames_it_sent(port: int, engine: ScriptedEngine) -> None:
     engine.gates[1] = asyncio.Event()
     async with connect(url(port)) as socket:
         await socket.send(b"1")

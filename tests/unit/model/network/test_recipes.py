@@ -1,0 +1,154 @@
+"""Every recipe, as one network over a clip and as a stream."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.config import MemoryConfig, NetworkConfig
+from model.network import S2Spp, encoders
+from model.recipes import RECIPES, recipe
+from model.training.losses import ClipLoss, LossConfig
+
+HEIGHT, WIDTH = 64, 96
+
+
+def clip(items: int, frames: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    pictures = torch.rand(items, frames, 3, HEIGHT, WIDTH, generator=generator) * 255
+    mask = torch.zeros(items, 1, HEIGHT, WIDTH)
+    mask[..., 10:40, 20:60] = 1
+    return pictures, mask
+
+
+def small(config: NetworkConfig) -> NetworkConfig:
+    """The same structure with few channels (together with `few_channels`)."""
+    memories = tuple(
+        MemoryConfig(m.stride, 6 + 2 * n, m.kernel, min(m.inputs, 8)) for n, m in enumerate(config.memories)
+    )
+    attention = config.attention and replace(config.attention, key_channels=4, value_channels=6)
+    return replace(
+        config, memories=memories, decoder=tuple(10 - n for n in range(len(config.decoder))), attention=attention
+    )
+
+
+@pytest.fixture
+def few_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoders, "_VGG_BLOCKS", ((4, 2), (6, 2), (8, 3), (10, 3), (12, 3)))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_clip_is_the_same_as_its_frames_one_by_one(name: str) -> None:
+    torch.manual_seed(0)
+    network = S2Spp(recipe(name)).eval()
+    frames, mask = clip(1, 3)
+    with torch.no_grad():
+        whole = network(frames, mask)
+        state = network.initialise(frames[:, 0], mask, network.encode(frames[:, 0]))
+        for t in (1, 2):
+            output, state = network.step(frames[:, t], state)
+            torch.testing.assert_close(output.logits, whole.logits[:, t - 1], rtol=1e-4, atol=1e-5)
+            if whole.distance is not None:
+                assert output.distance is not None
+                torch.testing.assert_close(output.distance, whole.distance[:, t - 1], rtol=1e-4, atol=1e-5)
+    assert whole.logits.shape == (
+        1,
+        2,
+        1,
+        HEIGHT // network.config.output_stride,
+        WIDTH // network.config.output_stride,
+    )
+    assert (whole.distance is None) == (network.config.distance is None)
+    assert state.changing.keys() == whole.state.changing.keys()
+    for key, tensor in state.changing.items():
+        torch.testing.assert_close(tensor, whole.state.changing[key], rtol=1e-4, atol=1e-5)
+    # A step that ignored its state would pass all of the above.
+    assert not torch.allclose(whole.logits[:, 0], whole.logits[:, 1])
+
+
+@pytest.mark.usefixtures("few_channels")
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_gradient_reaches_every_parameter(name: str) -> None:
+    """Distributed training waits for ever for a parameter that gets none."""
+    torch.manual_seed(0)
+    config = small(recipe(name))
+    network = S2Spp(config)
+    frames, mask = clip(2, 3)
+    output = network(frames, mask)
+    truth = mask.expand(2, 2, HEIGHT, WIDTH)
+    distances = None if output.distance is None else torch.ones_like(output.distance[:, :, 0])
+    total, _ = ClipLoss(LossConfig(), config.distance)(output.logits, output.distance, truth, distances)
+    total.backward()
+    dead = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert dead == []
+
+
+@pytest.mark.usefixtures("few_channels")
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_states_are_those_of_the_contract(name: str) -> None:
+    config = small(recipe(name))
+    network = S2Spp(config).eval()
+    frames, mask = clip(2, 2)
+    with torch.no_grad():
+        state = network.initialise(frames[:, 0], mask, network.encode(frames[:, 0]))
+        after = network.step(frames[:, 1], state)[1]
+    expected = {}
+    if config.recurrence == "convlstm":
+        for number, memory in enumerate(config.memories, start=1):
+            for part in "hc":
+                shape = (2, memory.channels, HEIGHT // memory.stride, WIDTH // memory.stride)
+                expected[f"rnn{number}_{part}"] = shape
+    if config.previous_mask or config.recurrence == "mask_guidance":
+        expected["previous_mask"] = (2, 1, HEIGHT // config.output_stride, WIDTH // config.output_stride)
+    constant = {}
+    if config.attention:
+        cells = (HEIGHT // config.attention.stride, WIDTH // config.attention.stride)
+        constant = {"reference_key": (2, 4, *cells), "reference_value": (2, 6, *cells)}
+        expected |= {"previous_key": (2, 4, *cells), "previous_value": (2, 6, *cells)}
+    assert {k: tuple(v.shape) for k, v in state.changing.items()} == expected
+    assert {k: tuple(v.shape) for k, v in state.constant.items()} == constant
+    assert {k: v.shape for k, v in after.changing.items()} == {k: v.shape for k, v in state.changing.items()}
+    assert all(after.constant[key] is state.constant[key] for key in constant)
+
+
+@pytest.mark.usefixtures("few_channels")
+def test_mask_guidance_carries_the_previous_mask_and_nothing_else() -> None:
+    network = S2Spp(small(recipe("mask_guidance"))).eval()
+    frames, mask = clip(1, 2)
+    assert not list(network.initializer.parameters())
+    with torch.no_grad():
+        features = network.encode(frames[:, 0])
+        here = network.initialise(frames[:, 0], mask, features)
+        assert list(here.changing) == ["previous_mask"] and not here.constant
+        torch.testing.assert_close(here.changing["previous_mask"], mask)
+        output, after = network.step(frames[:, 1], here)
+        elsewhere = network.initialise(frames[:, 0], mask.roll(30, dims=-1), features)
+        moved, _ = network.step(frames[:, 1], elsewhere)
+    torch.testing.assert_close(after.changing["previous_mask"], torch.sigmoid(output.logits))
+    assert not torch.allclose(moved.logits, output.logits)
+
+
+@pytest.mark.usefixtures("few_channels")
+@pytest.mark.parametrize("name", ["paper", "reference_cell", "tanh_cell", "light"])
+def test_the_state_stays_within_float16_however_long_the_stream(name: str) -> None:
+    torch.manual_seed(0)
+    network = S2Spp(small(recipe(name))).eval()
+    for parameter in network.memories.parameters():
+        # A cell that only ever adds: forgets nothing, lets everything in.
+        parameter.data.fill_(1.0)
+    frames, mask = clip(1, 1)
+    with torch.no_grad():
+        features = network.encode(frames[:, 0])
+        state = network.initialise(frames[:, 0], mask, features)
+        for _ in range(100):
+            _, state = network.recur(features, state)
+    for key in ("rnn1_h", "rnn1_c"):
+        assert state.changing[key].isfinite().all()
+        assert state.changing[key].abs().max() <= 100
+
+
+def test_a_clip_of_one_frame_is_refused() -> None:
+    frames, mask = clip(1, 1)
+    with pytest.raises(ValueError, match="two frames"):
+        S2Spp(recipe("light"))(frames, mask)
