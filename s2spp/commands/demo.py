@@ -59,7 +59,7 @@ def demo(
     """Start a server, follow an object through a clip over gRPC and over REST, and show what came out.
 
     The clip is rendered here: two fish of one kind in a pond; one is followed while the camera moves, the other
-    crosses its way, and a pole hides it for a while. Since it is rendered, the true masks are known and J is real.
+    crosses its way, and lily pads hide it for a while. Since it is rendered, the true masks are known and J is real.
 
     Examples:
 
@@ -173,17 +173,30 @@ def _over_rest(server: EmbeddedServer, clip: Clip, progress: Progress) -> tuple[
 
 
 def _write_pictures(output: Path, clip: Clip, played: Played, progress: Progress) -> None:
+    """masks/NNNNN.png, overlay.mp4, and overview.jpg: eight frames at a glance."""
+    import cv2
+    import numpy as np
+
     from s2spp.labels import save_labels
     from s2spp.overlay import overlay
     from s2spp.video import VideoWriter
 
     task = progress.add_task("writing masks and video", total=len(clip.frames))
     height, width = clip.frames[0].shape[:2]
+    small = (360, round(360 * height / width))
+    glances: list[Image] = []
+    chosen = set(np.linspace(0, len(clip.frames) - 1, 8).round().astype(int).tolist())
     with VideoWriter(output / "overlay.mp4", clip.fps, (height, width)) as writer:
         for index, (frame, labels) in enumerate(zip(clip.frames, played.labels, strict=True)):
             save_labels(output / "masks" / f"{index:05d}.png", labels)
-            writer.write(overlay(frame, labels))
+            drawn = overlay(frame, labels)
+            writer.write(drawn)
+            if index in chosen:
+                glances.append(np.asarray(cv2.resize(drawn, small, interpolation=cv2.INTER_AREA), np.uint8))
             progress.advance(task)
+    columns = min(4, len(glances))
+    rows = [np.hstack(glances[at : at + columns]) for at in range(0, len(glances) // columns * columns, columns)]
+    (output / "overview.jpg").write_bytes(_jpeg(np.vstack(rows)))
 
 
 def _row(played: Played, clip: Clip, state_bytes: int) -> dict[str, object]:
@@ -218,4 +231,6 @@ def _show(console: object, rows: list[dict[str, object]], same: bool, output: Pa
         )
     console.print(table)
     console.print(f"masks of both: {'identical' if same else 'DIFFERENT'}")
-    console.print(f"look at [bold]{output / 'overlay.mp4'}[/]; masks in {output / 'masks'}, log in {output / 'server'}")
+    console.print(
+        f"look at [bold]{output / 'overlay.mp4'}[/] or overview.jpg; masks in {output / 'masks'}, log in {output / 'server'}"
+    )
