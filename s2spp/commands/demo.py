@@ -231,6 +231,5 @@ def _show(console: object, rows: list[dict[str, object]], same: bool, output: Pa
         )
     console.print(table)
     console.print(f"masks of both: {'identical' if same else 'DIFFERENT'}")
-    console.print(
-        f"look at [bold]{output / 'overlay.mp4'}[/] or overview.jpg; masks in {output / 'masks'}, log in {output / 'server'}"
-    )
+    console.print(f"look at [bold]{output / 'overlay.mp4'}[/] or [bold]{output / 'overview.jpg'}[/]")
+    console.print(f"masks in {output / 'masks'}, the server's log in {output / 'server'}")

@@ -116,7 +116,7 @@ def test_what_is_missing_is_named(copied: Path) -> None:
     with pytest.raises(BundleError, match="s2spp-light"):
         load_bundle("no-such-model")
     (copied / "init.onnx").unlink()
-    with pytest.raises(BundleError, match="init.onnx"):
+    with pytest.raises(BundleError, match=r"init\.onnx"):
         load_bundle(str(copied))
     (copied / "manifest.json").write_text("{}")
     with pytest.raises(BundleError, match="not a bundle manifest"):
