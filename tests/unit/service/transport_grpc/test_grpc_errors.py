@@ -31,6 +31,7 @@ CODES = {
     errors.FrameGap: "OUT_OF_RANGE",
     errors.OwnershipLost: "ABORTED",
     errors.SessionRolledBack: "DATA_LOSS",
+    errors.SnapshotDamaged: "DATA_LOSS",
     errors.ModelMismatch: "FAILED_PRECONDITION",
     errors.Unavailable: "UNAVAILABLE",
 }

@@ -31,6 +31,7 @@ FRAME = {"content": b"frame", "headers": {"Content-Type": "image/jpeg"}}
         (errors.FrameGap("x"), 409),
         (errors.OwnershipLost("x"), 409),
         (errors.SessionRolledBack("x"), 409),
+        (errors.SnapshotDamaged("x"), 409),
         (errors.ModelMismatch("x"), 412),
         (errors.Overloaded("x", 2.5), 429),
         (errors.Unavailable("x"), 503),
