@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.network import S2Spp
-from s2spp.geometry import frame_to_model, mask_to_model, merge_objects, model_size, probability_to_frame
+from s2spp.geometry import frame_to_model, mask_to_model, merge_to_frame, model_size
 
 Image = NDArray[np.uint8]
 
@@ -32,4 +32,4 @@ def track(network: S2Spp, frames: Iterable[Image], first_labels: Image) -> Itera
             continue
         output, state = network.recur(features, state)
         probability = torch.sigmoid(output.logits)[:, 0].numpy()
-        yield merge_objects(probability_to_frame(probability, height, width), ids)
+        yield merge_to_frame(probability, ids, height, width)[0]

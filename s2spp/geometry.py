@@ -60,22 +60,18 @@ def _resized(image: NDArray[_Pixel], size: tuple[int, int], method: int) -> NDAr
     return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=method), image.dtype)
 
 
-def probability_to_frame(probability: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """float32 [N,h',w'] -> [N,H,W], linear, pixel centres aligned."""
-    frame = np.empty((len(probability), height, width), np.float32)
-    for source, target in zip(probability, frame, strict=True):
-        cv2.resize(source, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
-    return frame
+def merge_to_frame(
+    probability: NDArray[np.float32], object_ids: Sequence[int], height: int, width: int
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Per-object probability [N,h',w'] -> label map uint8 [H,W] and the winner's probability float32 [H,W].
 
-
-def merge_objects(probability: NDArray[np.float32], object_ids: Sequence[int]) -> NDArray[np.uint8]:
-    """Per-object probability [N,H,W] -> label map uint8 [H,W]: the most probable object takes the pixel,
-    background counting as 0.5 (section IV-E). The first of equals wins."""
-    labels = np.zeros(probability.shape[1:], np.uint8)
-    best = np.full(probability.shape[1:], 0.5, np.float32)
+    Each object's probability is resized to the frame (linear, pixel centres aligned) BEFORE the most probable one
+    takes the pixel, background counting as 0.5 (section IV-E); the first of equals wins. One object at a time: many
+    objects in a large frame would be gigabytes."""
+    labels = np.zeros((height, width), np.uint8)
+    best = np.full((height, width), 0.5, np.float32)
     for row, object_id in zip(probability, object_ids, strict=True):
-        wins = row > best
-        labels[wins] = object_id
-        if len(object_ids) > 1:
-            best[wins] = row[wins]
-    return labels
+        candidate = cv2.resize(row, (width, height), interpolation=cv2.INTER_LINEAR)
+        labels[candidate > best] = object_id
+        np.maximum(best, candidate, out=best)
+    return labels, best

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from s2spp.geometry import frame_to_model, mask_to_model, model_size, probability_to_frame
+from s2spp.geometry import frame_to_model, mask_to_model, merge_to_frame, model_size
 from service.core.errors import InvalidImage, InvalidMask
 from service.core.types import Answer, EncodedImage, ImageU8, LabelMap, MaskFormat, ModelInfo, ObjectReport
 from service.engine.limits import EngineLimits
@@ -80,21 +80,6 @@ def make_answer(
         objects=tuple(_report(object_id, labels, best) for object_id in object_ids),
         compute_ms=compute_ms,
     )
-
-
-def merge_to_frame(
-    probability: NDArray[np.float32], object_ids: Sequence[int], height: int, width: int
-) -> tuple[LabelMap, NDArray[np.float32]]:
-    """merge_objects(probability_to_frame(...)) of s2spp.geometry, and the winner's probability at each pixel.
-
-    One object at a time: many objects in a large frame would be gigabytes."""
-    labels = np.zeros((height, width), np.uint8)
-    best = np.full((height, width), 0.5, np.float32)
-    for row, object_id in zip(probability, object_ids, strict=True):
-        candidate = probability_to_frame(row[None], height, width)[0]
-        labels[candidate > best] = object_id
-        np.maximum(best, candidate, out=best)
-    return labels, best
 
 
 def _report(object_id: int, labels: LabelMap, best: NDArray[np.float32]) -> ObjectReport:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import io
 
+import cv2
 import numpy as np
 import pytest
 from engine_world import RAW, World, first_labels, raw_frame, raw_mask, undisturbed
 from PIL import Image
 
-from s2spp.geometry import merge_objects, probability_to_frame
 from service.core.errors import (
     InvalidImage,
     InvalidInput,
@@ -23,7 +23,7 @@ from service.core.errors import (
 )
 from service.core.types import EncodedImage, MaskFormat, SessionOptions, new_session_id
 from service.engine import EngineLimits
-from service.engine.pixels import make_answer, merge_to_frame
+from service.engine.pixels import make_answer
 from tests.fakes.runtime import INFO
 
 
@@ -142,23 +142,12 @@ async def test_a_png_answer_holds_the_raw_answer(world: World) -> None:
         assert (one.height, one.width, one.mask_format) == (36, 64, MaskFormat.PNG)
 
 
-def test_merging_one_by_one_is_the_geometrys_merging() -> None:
-    random = np.random.default_rng(3)
-    for objects in (1, 2, 7):
-        probability = random.random((objects, 9, 16), np.float32).round(1)  # with ties
-        ids = tuple(range(2, 2 + objects))
-        labels, best = merge_to_frame(probability, ids, 33, 47)
-        frame = probability_to_frame(probability, 33, 47)
-        assert np.array_equal(labels, merge_objects(frame, ids))
-        assert np.array_equal(best, np.maximum(frame.max(axis=0), 0.5))
-
-
 def test_reports_agree_with_the_pixels() -> None:
     probability = np.random.default_rng(4).random((3, 9, 16), np.float32)
     probability[2] = 0.1
     answer = make_answer(5, probability, (4, 9, 200), (33, 47), MaskFormat.RAW, 2.5)
     labels = np.frombuffer(answer.mask, np.uint8).reshape(33, 47)
-    frame = probability_to_frame(probability, 33, 47)
+    frame = [cv2.resize(row, (47, 33)) for row in probability]
     for row, report in zip(frame, answer.objects, strict=True):
         inside = labels == report.object_id
         assert report.area == inside.sum()
