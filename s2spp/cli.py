@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
 
 import typer
 from rich.console import Console
@@ -32,6 +34,10 @@ for command in (serve, segment, demo, evaluate, bench, train, export):
 
 def main() -> None:
     """Exit status 0: done; 1: it could not be done, and one line says why; 2: unusable arguments."""
+    # Told to end, or the terminal was closed: a command ends its server and completes its files on the way out.
+    for each in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows has no SIGHUP
+        if signal.getsignal(each) is signal.SIG_DFL:  # nohup ignores SIGHUP, and that stays
+            signal.signal(each, _leave)
     try:
         app()
     except ModuleNotFoundError as error:
@@ -43,6 +49,10 @@ def main() -> None:
         if type(error).__module__.split(".")[0] not in {"service", "model", "s2spp"}:
             raise
         _fail(str(error))
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def _extra(module: str) -> str:

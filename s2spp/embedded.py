@@ -56,16 +56,25 @@ class EmbeddedServer:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ, start_new_session=True
             )
-        deadline = time.monotonic() + _START_S
-        while time.monotonic() < deadline and self._process.poll() is None:
-            if address.exists():
-                where = json.loads(address.read_text())
-                self.http, self.grpc = where["http"], where["grpc"]
+        try:
+            if self._comes_up(self._process, address):
                 return
-            time.sleep(0.02)
+        except BaseException:  # Ctrl-C too: in a session of its own, the server would not hear of it
+            self.stop()
+            raise
         self.stop()
         tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
         raise OSError(f"the server did not start; the end of {self.log}:\n{tail}")
+
+    def _comes_up(self, process: subprocess.Popen[bytes], address: Path) -> bool:
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline and process.poll() is None:
+            if address.exists():
+                where = json.loads(address.read_text())
+                self.http, self.grpc = where["http"], where["grpc"]
+                return True
+            time.sleep(0.02)
+        return False
 
     def stop(self) -> None:
         """SIGTERM: it commits and ends. Killed when it does not."""

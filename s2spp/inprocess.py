@@ -61,7 +61,8 @@ class InProcess:
         file's bytes."""
         source = iter(frames)
         labels = labels_of(first_mask)
-        mask = EncodedImage(labels.tobytes(), ImageFormat.RAW_RGB8, *labels.shape)
+        # A file goes as it is: 255 is an id in an indexed PNG, and white in a raw mask of nothing else.
+        mask = EncodedImage(first_mask) if isinstance(first_mask, bytes) else _raw(labels)
         first = next(source, None)
         if first is None:
             raise ValueError("there are no frames: the first one belongs to the mask")
@@ -94,7 +95,11 @@ class InProcess:
 def _encoded(frame: NDArray[np.uint8] | bytes) -> EncodedImage:
     if isinstance(frame, bytes):
         return EncodedImage(frame)
-    return EncodedImage(np.ascontiguousarray(frame).tobytes(), ImageFormat.RAW_RGB8, *frame.shape[:2])
+    return _raw(frame)
+
+
+def _raw(pixels: NDArray[np.uint8]) -> EncodedImage:
+    return EncodedImage(pixels.tobytes(), ImageFormat.RAW_RGB8, *pixels.shape[:2])
 
 
 def _tracked(delivered: Delivered) -> TrackedFrame:

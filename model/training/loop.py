@@ -64,6 +64,7 @@ def train(config: TrainConfig, options: RunOptions) -> TrainResult:
     """Train `config` on `options.data`. Raises DataError (naming the file); ValueError for settings that
     cannot be trained or do not go together with the checkpoint found, and for a loss that is no number any
     more."""
+    config.check(recipe(config.network).multiple)
     fabric = Fabric(accelerator="auto", devices=options.devices, precision=config.precision)
     fabric.launch()
     deadline = time.monotonic() + 60 * options.max_minutes if options.max_minutes is not None else None
@@ -114,7 +115,6 @@ class _Run:
         self.config, self.fabric = config, fabric
         self.path = options.out / "checkpoint.pt"
         network_config = recipe(config.network)
-        config.check(network_config.multiple)
         saved = _saved(self.path, config) if options.resume else None
         if saved is not None and saved.network != network_config:
             raise ValueError(f"{self.path}: recipe {config.network} was another network then; use another --out")

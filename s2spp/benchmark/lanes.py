@@ -89,13 +89,9 @@ class WebSocketLane:
                 told: dict[str, Any] = json.loads(await self._socket.recv())
                 if "reason" in told:
                     raise ValueError(f"WebSocket: {told}")
-                if "frame_index" not in told:
-                    continue
                 await self._socket.recv()
                 self._waiting.popleft().set_result(float(told["compute_ms"]))
-        except websockets.ConnectionClosed:
-            return
-        except Exception as error:
+        except Exception as error:  # the end of the connection too, which nobody may be waiting at
             while self._waiting:
                 self._waiting.popleft().set_exception(error)
 

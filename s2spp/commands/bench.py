@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +35,7 @@ def bench(
     from rich.table import Table
 
     from s2spp.benchmark.suite import PATHS, Plan, run_suite
+    from s2spp.json_file import write_json
 
     chosen = [path.strip() for path in paths.split(",")]
     if unknown := set(chosen) - set(PATHS):
@@ -62,7 +62,7 @@ def bench(
     for frames, rss in zip(memory["frames"], memory["rss_mb"], strict=True):
         console.print(f"memory after frame {frames}: {rss:.1f} MB")
     if json_file is not None:
-        json_file.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(json_file, result)
 
 
 def _numbers(text: str) -> list[int]:

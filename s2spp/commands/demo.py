@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -71,6 +70,7 @@ def demo(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from s2spp.embedded import EmbeddedServer
+    from s2spp.json_file import write_json
 
     if (video is None) != (mask is None):
         raise ValueError("--video and --mask go together: the mask says which object of the first frame to follow")
@@ -86,7 +86,7 @@ def demo(
     same = all((a == b).all() for a, b in zip(grpc.labels, rest.labels, strict=True))
     _show(console, rows, same, output)
     if json_file is not None:
-        json_file.write_text(json.dumps({"runs": rows, "identical": same}, indent=2) + "\n")
+        write_json(json_file, {"runs": rows, "identical": same})
     if not same:
         raise ValueError("gRPC and REST gave different masks: this is a bug, please report it")
 

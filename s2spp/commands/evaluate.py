@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,6 +42,7 @@ def evaluate(
 
     from model.metrics import DatasetScore
     from s2spp.evaluation import copy_first_mask, open_dataset, predict, score, table
+    from s2spp.json_file import write_json
     from s2spp.labels import save_labels
     from s2spp.report import SequenceReport, write_report
 
@@ -98,7 +98,7 @@ def evaluate(
         result_table = table(split or "all", name, scored) | {
             "copy_first_mask": {"J": copied.j.mean, "F": copied.f.mean, "JF": copied.jf}
         }
-        json_file.write_text(json.dumps(result_table, indent=2) + "\n")
+        write_json(json_file, result_table)
     if report is not None:
         rows = [("all", whole.j.mean, whole.f.mean), *((s.name, s.j.mean, s.f.mean) for s in scored)]
         write_report(report, f"{name} on {data.name} {split or ''}", rows, reports, frame_j)

@@ -94,8 +94,8 @@ class ModelMismatch(S2sppError):
 class Overloaded(S2sppError):
     reason = "OVERLOADED"
 
-    def __init__(self, message: str, retry_after_s: float) -> None:
-        super().__init__(message, retry_after_s=retry_after_s)
+    def __init__(self, message: str, retry_after_s: float, **metadata: str | int | float) -> None:
+        super().__init__(message, retry_after_s=retry_after_s, **metadata)
         self.retry_after_s = retry_after_s
 
 
@@ -113,5 +113,6 @@ def _all_errors(root: type[S2sppError]) -> dict[str, type[S2sppError]]:
 def error_from_reason(reason: str, message: str, metadata: dict[str, str]) -> S2sppError:
     """Rebuild an error from its reason word: how the SDK and a restored outbox get the class back."""
     if reason == Overloaded.reason:
-        return Overloaded(message, float(metadata.get("retry_after_s", "1")))
+        others = {key: value for key, value in metadata.items() if key != "retry_after_s"}
+        return Overloaded(message, float(metadata.get("retry_after_s", "1")), **others)
     return _all_errors(S2sppError).get(reason, S2sppError)(message, **metadata)

@@ -128,7 +128,8 @@ class LocalEngine:
         now = self._clock()
         for resident in self._table:
             session, commits = resident.session, resident.commits
-            if session.busy:
+            # One that is being deleted stays until that is done: it goes on if its deletion fails.
+            if session.busy or session.id in self._doors:
                 continue
             idle_s = now - session.last_used
             if commits.gone is not None:

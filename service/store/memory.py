@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-from service.core.errors import SessionExpired, SessionUnknown
 from service.core.ports import Clock
 from service.core.types import SessionId, Snapshot
+from service.store.absence import SEEN_FOR_S, absent
 
 
 @dataclass
 class _Kept:
-    """`snapshot` None: the session has expired; that it was there is remembered."""
+    """`snapshot` None: the session has expired; that it was there is remembered for a day."""
 
     snapshot: Snapshot | None
     until: float
@@ -49,14 +49,14 @@ class MemorySessionStore:
     def _get(self, session: SessionId) -> Snapshot:
         self._forget_expired()
         kept = self._sessions.get(session)
-        if kept is None:
-            raise SessionUnknown(f"no session {session} is known; it was deleted, or never opened", session=session)
-        if kept.snapshot is None:
-            raise SessionExpired(f"session {session} has expired; open a new one", session=session)
+        if kept is None or kept.snapshot is None:
+            raise absent(session, expired=kept is not None)
         return kept.snapshot
 
     def _forget_expired(self) -> None:
         now = self._clock()
-        for kept in self._sessions.values():
-            if kept.until <= now:
+        for session, kept in list(self._sessions.items()):
+            if kept.until + SEEN_FOR_S <= now:
+                del self._sessions[session]
+            elif kept.until <= now:
                 kept.snapshot = None

@@ -21,13 +21,13 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from service.core.errors import S2sppError, SessionExpired, SessionUnknown, Unavailable
+from service.core.errors import Unavailable
 from service.core.types import SessionId, Snapshot
 from service.store import codec
+from service.store.absence import SEEN_FOR_S, absent
 
 _Reply = TypeVar("_Reply")
 
-SEEN_FOR_S = 24 * 3600.0
 _ANSWER_WITHIN_S = 5.0
 _CONNECT_WITHIN_S = 2.0
 _CONNECTIONS = 32
@@ -109,7 +109,7 @@ class RedisSessionStore:
         if reply.startswith(b"missing "):
             raise codec.damaged(session, reply.removeprefix(b"missing ").decode(), "is missing")
         if reply not in (b"stored", b"superseded"):
-            raise _gone(session, expired=reply == b"expired")
+            raise absent(session, expired=reply == b"expired")
 
     async def load(self, session: SessionId) -> Snapshot:
         """Raises SessionUnknown, SessionExpired, SnapshotDamaged."""
@@ -123,7 +123,7 @@ class RedisSessionStore:
 
         fields, seen = await self._ask(read)
         if not fields:
-            raise _gone(session, expired=bool(seen))
+            raise absent(session, expired=bool(seen))
         named = {field.decode(errors="replace"): data for field, data in fields.items()}
         return await asyncio.to_thread(codec.decode, session, named)
 
@@ -140,12 +140,12 @@ class RedisSessionStore:
 
         extended, seen = await self._ask(extend)
         if not extended:
-            raise _gone(session, expired=bool(seen))
+            raise absent(session, expired=bool(seen))
 
     async def delete(self, session: SessionId) -> None:
         reply: bytes = await self._ask(lambda: self._delete(keys=_keys(session)))
         if reply != b"deleted":
-            raise _gone(session, expired=reply == b"expired")
+            raise absent(session, expired=reply == b"expired")
 
     async def ping(self) -> None:
         await self._ask(self._redis.ping)
@@ -188,9 +188,3 @@ def _keys(session: SessionId) -> list[str]:
 def _lifetimes_ms(ttl_s: float) -> tuple[int, int]:
     """Of the snapshot and of the memory that it was there. At least a millisecond: 0 would delete at once."""
     return max(1, round(ttl_s * 1000)), max(1, round((ttl_s + SEEN_FOR_S) * 1000))
-
-
-def _gone(session: SessionId, *, expired: bool) -> S2sppError:
-    if expired:
-        return SessionExpired(f"session {session} has expired; open a new one", session=session)
-    return SessionUnknown(f"no session {session} is known; it was deleted, or never opened", session=session)

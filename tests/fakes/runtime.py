@@ -52,6 +52,11 @@ class FakeRuntime:
         self.failures = 0
         self._entered = threading.Lock()
 
+    @property
+    def busy(self) -> bool:
+        """A call is under way, held at the gate maybe."""
+        return self._entered.locked()
+
     def initialise(self, frames: NDArray[np.uint8], masks: NDArray[np.uint8], frame_row: NDArray[np.int64]) -> State:
         self._run("initialise", frames, frame_row)
         pairs = list(zip(masks, frame_row, strict=True))

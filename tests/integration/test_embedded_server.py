@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import cv2
 import httpx
+import numpy as np
 import psutil
 import pytest
 from websockets.sync.client import connect
 
+from s2spp.inprocess import InProcess
+from s2spp.labels import save_labels
 from service.bootstrap import build_engine
 from service.client import Client
 from service.core.types import Durability, EncodedImage, SessionOptions
@@ -240,3 +247,53 @@ def test_what_cannot_start_says_why(
     assert status == 1
     assert says in said
     assert "Traceback" not in said
+
+
+def test_in_process_and_server_read_a_mask_file_alike(server: ServerProcess, tiny: Path) -> None:
+    """Object 255 alone in an indexed PNG: an id there, though a grey picture of only 0 and 255 is object 1."""
+    frames, _ = make_clip(3)
+    labels = np.zeros(cv2.imdecode(np.frombuffer(frames[0], np.uint8), cv2.IMREAD_COLOR).shape[:2], np.uint8)
+    labels[5:25, 5:25] = 255
+    save_labels(path := tiny.parent / "first.png", labels)
+    with Client(server.grpc) as client, InProcess(str(tiny)) as engine:
+        served = list(client.track(iter(frames), path.read_bytes()))
+        here = list(engine.track(iter(frames), path.read_bytes()))
+    assert [each.objects[0].object_id for each in here] == [255] * 3
+    for one, other in zip(served, here, strict=True):
+        assert np.array_equal(one.labels, other.labels)
+
+
+_HOLD = """
+import time
+from pathlib import Path
+from s2spp import cli
+from s2spp.embedded import EmbeddedServer
+
+@cli.app.command()
+def hold(folder: Path, bundle: str) -> None:
+    with EmbeddedServer(folder, bundle, threads=1):
+        time.sleep(60)
+
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_told_to_end_takes_its_server_along(tmp_path: Path, tiny: Path, told: signal.Signals) -> None:
+    command = subprocess.Popen([sys.executable, "-c", _HOLD, "hold", str(tmp_path), str(tiny)])
+    server: psutil.Process | None = None
+
+    def addressed() -> psutil.Process | None:
+        with suppress(OSError):
+            return psutil.Process(json.loads((tmp_path / "server.json").read_text())["pid"])
+        return None
+
+    try:
+        server = eventually(addressed)
+        command.send_signal(told)
+        assert command.wait(timeout=30) == 128 + told
+        assert not server.is_running()
+    finally:
+        command.kill()
+        if server is not None and server.is_running():
+            server.kill()

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, WebSocket
 from fastapi.websockets import WebSocketDisconnect
 
-from service.core.errors import InvalidInput, InvalidOption, S2sppError
+from service.core.errors import FrameAcknowledged, InvalidInput, InvalidOption, S2sppError
 from service.core.ports import Delivered, Engine
 from service.core.types import Durability, EncodedImage, ImageFormat, SessionId
 from service.transport.rest.problems import problem, unexpected
@@ -46,8 +46,9 @@ def stream_routes(engine: Engine, window: int) -> APIRouter:
 class _FrameStream:
     """One socket. At most `window` frames are under way; a sender that is faster is slowed by TCP itself.
 
-    A frame that cannot be used takes its index. Any other error leaves its index and those behind it open:
-    the stream then asks the engine where the session stands before it numbers the next message."""
+    A frame that cannot be used takes its index, and so does one that was acknowledged before: who resumes too
+    far back catches up. Any other error may leave its index and those behind it open: the stream then asks the
+    engine where the session stands before it numbers the next message."""
 
     def __init__(
         self,
@@ -120,7 +121,7 @@ class _FrameStream:
         try:
             delivered = await work
         except S2sppError as error:
-            self._numbering_lost |= not isinstance(error, InvalidInput)
+            self._numbering_lost |= not isinstance(error, (InvalidInput, FrameAcknowledged))
             return json.dumps(problem(error) | {"frame_index": index}), b""
         except Exception:
             _log.exception("frame %d of a stream failed", index)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from model.config import MemoryConfig, NetworkConfig
 from model.network import S2Spp, encoders
+from model.network.memory import CELL_BOUND
 from model.recipes import RECIPES, recipe
 from model.training.losses import ClipLoss, LossConfig
 
@@ -142,7 +143,7 @@ def test_the_state_stays_within_float16_however_long_the_stream(name: str) -> No
             _, state = network.recur(features, state)
     for key in ("rnn1_h", "rnn1_c"):
         assert state.changing[key].isfinite().all()
-        assert state.changing[key].abs().max() <= 100
+        assert state.changing[key].abs().max() <= CELL_BOUND
 
 
 def test_a_clip_of_one_frame_is_refused() -> None:

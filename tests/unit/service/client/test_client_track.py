@@ -13,19 +13,23 @@ import cv2
 import numpy as np
 import pytest
 
+from s2spp.v1 import segmentation_pb2 as pb
 from service.client import AsyncClient, Client, TrackedFrame
+from service.client.errors import error_from_frame
 from service.client.requests import WINDOW
 from service.core.errors import (
     InputTooLarge,
     InvalidImage,
     InvalidMask,
     InvalidOption,
+    Overloaded,
     OwnershipLost,
     S2sppError,
     Unavailable,
 )
 from service.core.types import ImageFormat, MaskFormat
 from service.transport.grpc import GrpcServer
+from service.transport.grpc.errors import status_of
 from tests.fakes.engine import FakeEngine, indexed_png, moved
 from tests.fakes.waiting import PATIENCE_S, in_thread, until
 
@@ -157,6 +161,13 @@ async def test_a_bad_frame_is_raised_with_its_index_after_the_results_before_it(
         await track(kind, target, frames, LABELS)
     assert caught.value.metadata["frame_index"] == "2"
     await until(lambda: engine.sessions == {})
+
+
+def test_a_frame_refused_for_overload_says_which_it_was_and_when_to_come_back() -> None:
+    answer = pb.FrameError(frame_index=7, status=status_of(Overloaded("full", retry_after_s=1.5)))
+    error = error_from_frame(answer)
+    assert isinstance(error, Overloaded) and error.retry_after_s == 1.5
+    assert error.metadata["frame_index"] == "7"
 
 
 async def test_a_bad_frame_may_be_reported_and_passed_over(kind: str, target: str) -> None:

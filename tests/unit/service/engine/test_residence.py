@@ -243,7 +243,7 @@ async def test_deleting_beats_a_save_and_frames_under_way(world: World) -> None:
     world.runtime.gate.clear()
     computing = asyncio.create_task(world.post(session, 2, durability=RELAXED))
     queued = asyncio.create_task(world.post(session, 3))
-    await asyncio.sleep(0.005)
+    await until(lambda: world.runtime.busy)
     deleting = asyncio.create_task(world.engine.delete(session))
     late = asyncio.create_task(world.post(session, 4))
     await asyncio.sleep(0.005)
@@ -271,6 +271,21 @@ async def test_a_deletion_that_fails_leaves_the_session(world: World) -> None:
     world.wire.failing = False
     assert (await world.post(session, 2)).answer == (await undisturbed(2))[1]
     await world.engine.delete(session)
+
+
+async def test_a_deletion_that_fails_late_loses_nothing_that_was_answered(world: World) -> None:
+    session = await world.open()
+    await world.post(session, 1, durability=RELAXED)
+    world.wire.deletes.clear()
+    deleting = asyncio.create_task(world.engine.delete(session))
+    await until(lambda: world.wire.calls["delete"] == 1)
+    world.engine.sweep()
+    world.wire.failing = True
+    world.wire.deletes.set()
+    with pytest.raises(Unavailable):
+        await deleting
+    world.wire.failing = False
+    assert (await world.post(session, 2)).answer == (await undisturbed(2))[1]
 
 
 async def test_a_deletion_whose_caller_departs_goes_on(world: World) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.core.errors import FrameGap, InvalidImage
+from service.core.errors import FrameAcknowledged, FrameGap, InvalidImage
 from service.core.ports import Delivered, Opened
 from service.core.types import (
     Answer,
@@ -75,7 +75,9 @@ class ScriptedEngine:
     ) -> Delivered:
         self._fail()
         self.segmented.append(Segmented(session, frame_index, frame, durability, received_through))
-        if frame_index != self.info.next_frame:
+        if frame_index < self.info.next_frame:
+            raise FrameAcknowledged(f"frame {frame_index} was answered before", expected=self.info.next_frame)
+        if frame_index > self.info.next_frame:
             raise FrameGap(f"expected frame {self.info.next_frame}, got {frame_index}", expected=self.info.next_frame)
         self.info = replace(self.info, next_frame=frame_index + 1)
         if frame_index in self.gates:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -114,6 +115,18 @@ async def test_a_caller_says_where_it_left_off(port: int, engine: ScriptedEngine
         await socket.send(b"1")
         assert (await answer(socket))[1] == b"mask 1"
     assert (engine.segmented[0].durability, engine.segmented[0].received_through) == (Durability.STRICT, 0)
+
+
+async def test_a_caller_that_starts_too_far_back_catches_up(port: int, engine: ScriptedEngine) -> None:
+    engine.info = replace(engine.info, next_frame=4)
+    async with connect(url(port, "?received_through=1")) as socket:
+        for index, reason in ((2, "FRAME_ACKNOWLEDGED"), (3, "FRAME_ACKNOWLEDGED")):
+            await socket.send(b"%d" % index)
+            problem, _ = await answer(socket)
+            assert (problem["reason"], problem["frame_index"]) == (reason, index)
+        await socket.send(b"4")
+        assert (await answer(socket))[1] == b"mask 4"
+    assert engine.segmented[-1].frame.data == b"4"
 
 
 async def test_raw_frames(port: int, engine: ScriptedEngine) -> None:

@@ -1,0 +1,71 @@
+"""Batches as the trainer sees them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_training import tiny_network, tiny_train
+from torch import Tensor
+
+from model.training.batches import TensorBatch, batches
+from model.training.config import SourceConfig
+from model.training.distance import distance_classes
+from s2spp.geometry import mask_to_model
+
+
+def drawn(photos: Path, first: int = 0, rank: int = 0, workers: int = 0) -> dict[int, TensorBatch]:
+    stream = batches(tiny_train((2, 2)), tiny_network(), photos, first, rank, workers)
+    return {step: batch for step, _, batch in stream}
+
+
+def same(one: TensorBatch, other: TensorBatch) -> bool:
+    assert one.distances is not None and other.distances is not None
+    pairs: list[tuple[Tensor, Tensor]] = [
+        (one.frames, other.frames),
+        (one.first_masks, other.first_masks),
+        (one.masks, other.masks),
+        (one.distances, other.distances),
+    ]
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_shapes_and_types_are_those_that_are_stated(photos: Path) -> None:
+    batch = drawn(photos)[1]
+    # The second half of the first stage: its length has grown from 3 to 4.
+    assert batch.frames.shape == (2, 4, 3, 64, 96) and batch.frames.dtype == torch.uint8
+    assert batch.first_masks.shape == (2, 1, 64, 96) and batch.masks.shape == (2, 3, 64, 96)
+    assert batch.distances is not None and batch.distances.shape == (2, 3, 32, 48)
+    target = distance_classes(mask_to_model(batch.masks[1, 2].numpy(), (32, 48)), tiny_network().distance)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(batch.distances[1, 2].numpy(), target)
+
+
+def test_a_batch_depends_on_its_step_alone_not_on_where_the_run_began(photos: Path) -> None:
+    whole = drawn(photos)
+    assert list(whole) == [0, 1, 2, 3]
+    for first in (1, 2, 3):
+        part = drawn(photos, first, workers=first % 2)
+        assert list(part) == list(range(first, 4))
+        assert all(same(part[step], whole[step]) for step in part)
+
+
+def test_every_rank_has_its_own_clips(photos: Path) -> None:
+    ours, theirs = drawn(photos, rank=0), drawn(photos, rank=1)
+    assert not any(same(ours[step], theirs[step]) for step in ours)
+
+
+def test_a_source_is_opened_once_for_all_stages(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    really = SourceConfig.open
+    monkeypatch.setattr(SourceConfig, "open", lambda self, root: opened.append(self.path) or really(self, root))
+    drawn(photos)
+    assert opened == ["stills/shapes"]
+
+
+def test_a_network_without_the_task_gets_no_distances(photos: Path) -> None:
+    plain = replace(tiny_network(), distance=None)
+    _, _, batch = next(iter(batches(tiny_train(), plain, photos, 0, 0, 0)))
+    assert batch.distances is None
+    moved = batch.to(torch.device("meta"))
+    assert moved.distances is None and moved.frames.device.type == "meta"
