@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
+from importlib.metadata import version
 from types import FrameType
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -28,6 +30,23 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"s2spp {version('s2spp')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    pass
+
+
 for command in (serve, segment, demo, evaluate, bench, train, export):
     app.command()(command)
 
@@ -42,7 +61,10 @@ def main() -> None:
         app()
     except ModuleNotFoundError as error:
         _fail(f"{error}: this command needs an extra: pip install 's2spp[{_extra(error.name or '')}]'")
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        # Python's own ones carry a bare file name and a reason; ours carry a sentence.
+        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except ValueError as error:
         _fail(str(error))
     except Exception as error:
         # Our own errors are written for people; anything else is a bug and keeps its traceback.

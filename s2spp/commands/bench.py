@@ -23,7 +23,9 @@ def bench(
     """Measure every way to the model beside the bare model, in one run.
 
     raw: the model alone. engine: in this process. grpc, ws, rest: a server on this machine, 854 x 480 JPEG in and
-    indexed PNG out, client included. Times of different runs on a busy machine do not compare; ratios in one do.
+    indexed PNG out, client included. ms: one frame under way per session, from sending it to having its mask;
+    overhead: that less the frame's time inside the model. frames/s: with several frames under way, so it can be more
+    than 1000 / ms. Times of different runs on a busy machine do not compare; ratios in one do.
 
     Examples:
 

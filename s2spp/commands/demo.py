@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     Image = NDArray[np.uint8]
 
 
+_STORY = 96
+"""Frames in which the rendered clip tells its story; more play it slower."""
+
+
 @dataclass
 class Clip:
     """`truth` is None for a video of the user's; its first mask is then `first`."""
@@ -46,7 +50,7 @@ class Played:
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for masks, overlay and table.")] = Path(
+    output: Annotated[Path, typer.Option("--out", "--output", "-o", help="Folder for masks and overlay.")] = Path(
         "demo-output"
     ),
     video: Annotated[str | None, typer.Option(help="Your own video or folder of images instead of the clip.")] = None,
@@ -92,11 +96,14 @@ def demo(
 
 
 def _rendered_clip(frames: int, progress: Progress) -> Clip:
+    from itertools import islice
+
     from s2spp.demo_clip import render_demo_clip
 
     task = progress.add_task("rendering the clip", total=frames)
     pictures, truth = [], []
-    for frame, labels in render_demo_clip(frames):
+    # Fewer frames are the story's beginning, at its own pace.
+    for frame, labels in islice(render_demo_clip(max(frames, _STORY)), frames):
         pictures.append(frame)
         truth.append(labels)
         progress.advance(task)

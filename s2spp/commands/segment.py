@@ -53,7 +53,10 @@ def segment(
     from s2spp.labels import save_labels
     from s2spp.overlay import overlay as draw
     from s2spp.video import VideoWriter, open_frames
+    from service.client.images import labels_of
 
+    first_mask = mask.read_bytes()
+    labels_of(first_mask)  # Says what is wrong with it before a model is loaded.
     opened = open_frames(source)
     length = opened.length if frames is None else min(frames, opened.length or frames)
     held: dict[int, NDArray[np.uint8]] = {}
@@ -79,7 +82,7 @@ def segment(
         )
         task = progress.add_task("frames", total=length, fps=0.0)
         video: VideoWriter | None = None
-        for result in tracker.track(read(), mask.read_bytes()):
+        for result in tracker.track(read(), first_mask):
             save_labels(out / f"{result.frame_index:05d}.png", result.labels)
             if overlay is not None:
                 frame = held.pop(result.frame_index)

@@ -96,7 +96,9 @@ def _labels_of_file(data: bytes) -> LabelMap:
             turn = image.getexif().get(ExifTags.Base.Orientation, 1)
             # Palette indices are the ids themselves. Elsewhere OpenCV, since Pillow cuts 16-bit colours to 8.
             indices = np.array(image, np.uint8) if image.mode == "P" else None
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:
+        raise InvalidMask("the mask is not a PNG file; send an indexed or grey PNG of object ids") from error
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise InvalidMask(f"the mask cannot be read as a PNG file: {error}") from error
     upright = Image.fromarray(_ids_of_grey(data) if indices is None else indices)
     upright.getexif()[ExifTags.Base.Orientation] = turn

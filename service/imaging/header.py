@@ -64,7 +64,8 @@ def read_header(data: bytes, what: str) -> Header:
         raise InvalidImage(f"the {what} is damaged: {error}") from error
     others = (name for start, name in _OTHER_KINDS.items() if data.startswith(start))
     kind = next(others, "not a known picture")
-    raise UnsupportedMedia(f"the {what} is {kind}; send JPEG, PNG, WebP or raw RGB8")
+    wanted = "an indexed or grey PNG of object ids" if what == "mask" else "JPEG, PNG, WebP or raw RGB8"
+    raise UnsupportedMedia(f"the {what} is {kind}; send {wanted}")
 
 
 def check_bytes(size: int, limits: ImageLimits, what: str) -> None:

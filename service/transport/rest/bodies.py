@@ -43,7 +43,8 @@ def frame_image(data: bytes, content_type: str, height: int, width: int) -> Enco
         return EncodedImage(data, ImageFormat.RAW_RGB8, height, width)
     if media_type and media_type not in SNIFFED:
         raise UnsupportedMedia(
-            f"content type {media_type!r} is not read; send one of {', '.join((*SNIFFED, RAW_RGB8))}"
+            f"content type {media_type!r} is not read; send one of {', '.join((*SNIFFED, RAW_RGB8))} "
+            "(with curl: -H 'Content-Type: image/jpeg')"
         )
     return EncodedImage(data)
 

@@ -115,6 +115,10 @@ def session_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
         height: RawHeight = 0,
         width: RawWidth = 0,
     ) -> Response:
+        """Frames go in order, from index 1 on. The index last answered may be sent again, and gets the same bytes,
+        whatever picture comes with it; an earlier one has been acknowledged (409), a gap is refused (409) and the
+        index expected is named. A picture that cannot be used takes its index without a step: send the same index
+        again, or go on with the next. The answer leaves once the session is stored, unless `durability=relaxed`."""
         body = await read_body(request, max_image_bytes)
         frame = frame_image(body, request.headers.get("content-type", ""), height, width)
         delivered = await engine.segment(
