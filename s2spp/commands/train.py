@@ -10,6 +10,12 @@ import typer
 
 def train(
     recipe: Annotated[str, typer.Option(help="Named training recipe; --list shows them all.")] = "light_cpu",
+    network: Annotated[
+        str | None, typer.Option(help="Train another network by the recipe's schedule; --list shows them all.")
+    ] = None,
+    learned_weights: Annotated[
+        bool, typer.Option("--learned-weights", help="Learn the weights of the loss's terms (future work).")
+    ] = False,
     data: Annotated[Path, typer.Option(help="Folder that holds the recipe's data sets.", envvar="S2SPP_DATA")] = Path(
         "data"
     ),
@@ -37,8 +43,11 @@ def train(
 
         tensorboard --logdir runs/light/tensorboard                    watch the curves
     """
+    from dataclasses import replace
+
     from rich import print as show
 
+    from model.recipes import RECIPES
     from model.recipes import recipe as network_recipe
     from model.training.config import TRAIN_RECIPES
     from model.training.loop import RunOptions
@@ -47,10 +56,17 @@ def train(
     if list_recipes:
         for name, make in TRAIN_RECIPES.items():
             show(f"[bold]{name}[/]: {' '.join((make.__doc__ or '').split())}")
+        show("\nNetworks (--network), every variant of the paper's tables II and III among them:")
+        for name, build in RECIPES.items():
+            show(f"[bold]{name}[/]: {' '.join((build.__doc__ or '').split())}")
         return
     if recipe not in TRAIN_RECIPES:
         raise ValueError(f"no training recipe {recipe!r}; there are {', '.join(TRAIN_RECIPES)}")
     config = TRAIN_RECIPES[recipe]()
+    if network is not None:
+        config = replace(config, network=network)
+    if learned_weights:
+        config = replace(config, loss=replace(config.loss, learned_weights=True))
     if encoder_weights is None:
         files = {"mobilenet_v2": "mobilenet_v2_imagenet.safetensors", "vgg16": "vgg16_conv1_to_conv3.safetensors"}
         found = data / "backbones" / files[network_recipe(config.network).encoder]
