@@ -24,18 +24,19 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="package")
-def tiny_vgg() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoders, "_VGG_BLOCKS", TINY_VGG)
-        yield
+@pytest.fixture(autouse=True)
+def tiny_vgg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For one test at a time: a wider scope would reach the tests of other folders."""
+    monkeypatch.setattr(encoders, "_VGG_BLOCKS", TINY_VGG)
 
 
 @pytest.fixture(scope="package")
-def export(tiny_vgg: None) -> Callable[[NetworkConfig, Path], Exported]:
+def export() -> Callable[[NetworkConfig, Path], Exported]:
     def run(config: NetworkConfig, folder: Path) -> Exported:
-        checkpoint = checkpoint_of(config)
-        return checkpoint, export_bundle(checkpoint, folder, "a-name", CARD)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(encoders, "_VGG_BLOCKS", TINY_VGG)
+            checkpoint = checkpoint_of(config)
+            return checkpoint, export_bundle(checkpoint, folder, "a-name", CARD)
 
     return run
 
