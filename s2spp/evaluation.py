@@ -10,21 +10,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.data.davis import DavisDataset
-from model.data.sequence import Sequence
+from model.data.sequence import ObjectTrack, Sequence
 from model.data.youtube_vos import YoutubeVosDataset
-from model.metrics import DatasetScore, SequenceScore, score_sequence
+from model.metrics import SequenceScore, score_sequence
 
 Labels = NDArray[np.uint8]
 Tracker = Callable[[Iterable[NDArray[np.uint8]], Labels], Iterator[Labels]]
 """frames RGB [H,W,3] and the labels [H,W] of the first -> the labels of every frame, the given ones first."""
 
 
-def open_dataset(root: Path, split: str | None) -> list[Sequence]:
+def open_dataset(root: Path, split: str | None) -> DavisDataset | YoutubeVosDataset:
     """A DAVIS folder, or a YouTube-VOS one (`root`/`split` or `root` holds meta.json). Raises DataError."""
     for folder in (root / split, root) if split else (root,):
         if (folder / "meta.json").exists():
-            return YoutubeVosDataset(folder).sequences
-    return DavisDataset(root, split).sequences
+            return YoutubeVosDataset(folder)
+    return DavisDataset(root, split)
+
+
+def scorable(sequence: Sequence) -> tuple[ObjectTrack, ...]:
+    """The objects with something to compare predictions with: two annotated frames after the one that gives them, of
+    which the last does not count (see `score_sequence`). None of them where only the given masks are published."""
+    # DAVIS names a map for every frame; its test splits have the first one only.
+    drawn = {i for i in sequence.annotated if (path := sequence.mask_paths[i]) is not None and path.exists()}
+    # What gives a late object is no truth about the earlier ones: it need not show them.
+    if drawn <= {track.frames[0] for track in sequence.objects}:
+        return ()
+    return tuple(track for track in sequence.objects if sum(i > track.frames[0] for i in drawn) > 1)
 
 
 def copy_first_mask(frames: Iterable[NDArray[np.uint8]], first: Labels) -> Iterator[Labels]:
@@ -33,7 +44,7 @@ def copy_first_mask(frames: Iterable[NDArray[np.uint8]], first: Labels) -> Itera
 
 
 def predict(sequence: Sequence, tracker: Tracker) -> Iterator[Labels]:
-    """Label maps of every frame. Objects that enter later are followed by a run of their own from the frame that
+    """Label maps [H,W] of every frame. Objects that enter later are followed by a run of their own from the frame that
     first shows them; where runs overlap, the earlier keeps the pixel."""
     starts: dict[int, list[int]] = {}
     for track in sequence.objects:
@@ -55,44 +66,37 @@ def predict(sequence: Sequence, tracker: Tracker) -> Iterator[Labels]:
 
 @dataclass(frozen=True)
 class Scored:
-    """A sequence's score, with the frames' mean J (all objects) for finding its worst moments."""
+    """A sequence's score, that of its first masks copied, and the frames' mean J (all objects) for finding its worst
+    moments."""
 
     score: SequenceScore
+    copied: SequenceScore
     frame_j: Mapping[int, float]
 
 
-def score(
-    sequence: Sequence, predictions: Iterable[Labels], keep: Callable[[int, Labels], None] | None = None
-) -> Scored:
-    """`keep` sees every prediction, by frame index: to write it, or to draw it."""
+def score(sequence: Sequence, predictions: Iterable[Labels]) -> Scored | None:
+    """`predictions` [H,W], one per frame, against the truth; None where nothing is `scorable`. Takes every prediction
+    either way, so whoever watches them sees the whole video. Raises DataError, and ValueError for a map of another
+    size than its truth's."""
+    if not scorable(sequence):
+        for _ in predictions:
+            pass
+        return None
     frame_j: dict[int, float] = {}
-    annotated = set(sequence.annotated)
 
     def pairs() -> Iterator[tuple[Labels, Labels]]:
-        for index, labels in enumerate(predictions):
-            if keep is not None:
-                keep(index, labels)
-            if index in annotated:
-                truth = sequence.labels(index)
-                union = ((labels > 0) | (truth > 0)).sum()
-                frame_j[index] = float(((labels == truth) & (truth > 0)).sum() / union) if union else 1.0
-                yield labels, truth
+        for index, labels, truth in _with_truth(sequence, predictions):
+            union = ((labels > 0) | (truth > 0)).sum()
+            frame_j[index] = float(((labels == truth) & (truth > 0)).sum() / union) if union else 1.0
+            yield labels, truth
 
-    return Scored(score_sequence(sequence.name, pairs()), frame_j)
+    own = score_sequence(sequence.name, pairs())
+    copies = _with_truth(sequence, predict(sequence, copy_first_mask))
+    return Scored(own, score_sequence(sequence.name, ((labels, truth) for _, labels, truth in copies)), frame_j)
 
 
-def table(split: str, model: str, scores: list[SequenceScore]) -> dict[str, object]:
-    """The `--json` form; fractions 0..1."""
-    whole = DatasetScore(tuple(scores))
-    return {
-        "split": split,
-        "bundle": model,
-        "J": whole.j.mean,
-        "F": whole.f.mean,
-        "JF": whole.jf,
-        "J_recall": whole.j.recall,
-        "J_decay": whole.j.decay,
-        "F_recall": whole.f.recall,
-        "F_decay": whole.f.decay,
-        "sequences": [{"name": s.name, "J": s.j.mean, "F": s.f.mean} for s in scores],
-    }
+def _with_truth(sequence: Sequence, predictions: Iterable[Labels]) -> Iterator[tuple[int, Labels, Labels]]:
+    annotated = set(sequence.annotated)
+    for index, labels in enumerate(predictions):
+        if index in annotated:
+            yield index, labels, sequence.labels(index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,19 +46,22 @@ class SequenceReport:
 def write_report(
     path: Path,
     title: str,
-    rows: list[tuple[str, float, float]],
-    sequences: list[SequenceReport],
-    frame_j: dict[str, dict[int, float]],
+    rows: Sequence[tuple[str, float, float]],
+    sequences: Iterable[SequenceReport],
+    frame_j: Mapping[str, Mapping[int, float]],
 ) -> None:
-    """`rows`: (name, J, F), the whole split first; `frame_j`: J of each annotated frame, by sequence."""
+    """`rows`: (name, J, F), the whole split first, no rows without a score; `frame_j`: J of each annotated frame, by
+    sequence, of those that have a score. All fractions 0..1."""
     lines = [f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>"]
-    lines += [f"<h1>{html.escape(title)}</h1><table><tr><th>sequence<th>J<th>F<th>J&amp;F</tr>"]
-    lines += [f"<tr><td>{html.escape(n)}<td>{j:.3f}<td>{f:.3f}<td>{(j + f) / 2:.3f}</tr>" for n, j, f in rows]
-    lines.append("</table>")
+    lines.append(f"<h1>{html.escape(title)}</h1>")
+    if rows:
+        lines.append("<table><tr><th>sequence<th>J<th>F<th>J&amp;F</tr>")
+        lines += [f"<tr><td>{html.escape(n)}<td>{j:.3f}<td>{f:.3f}<td>{(j + f) / 2:.3f}</tr>" for n, j, f in rows]
+        lines.append("</table>")
     for sequence in sequences:
         lines.append(f"<h2>{html.escape(sequence.name)}</h2><div class=strip>")
         for index, jpeg in sequence.pictures:
-            j = frame_j[sequence.name].get(index)
+            j = frame_j.get(sequence.name, {}).get(index)
             caption = f"frame {index}" + ("" if j is None else f", J {j:.2f}")
             data = base64.b64encode(jpeg).decode()
             picture = f'<img src="data:image/jpeg;base64,{data}">'

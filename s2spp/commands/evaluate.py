@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from model.data.sequence import Sequence
-    from s2spp.evaluation import Tracker
+    from rich.console import Console
+
+    from model.data.davis import DavisDataset
+    from model.data.sequence import Sequence as Video
+    from model.data.youtube_vos import YoutubeVosDataset
+    from s2spp.evaluation import Labels, Scored, Tracker
+    from s2spp.report import SequenceReport
+    from s2spp.seen_unseen import Seen
 
 
 def evaluate(
@@ -24,85 +29,121 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the table here too.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the predicted masks here: OUT/SEQUENCE/00000.png.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML page with overlays here.")] = None,
+    train_meta: Annotated[
+        Path | None,
+        typer.Option(help="YouTube-VOS: this meta.json's categories are seen. Default: SPLIT/../train/meta.json."),
+    ] = None,
     threads: Annotated[int, typer.Option(help="Threads of the model; 0: one per core.")] = 0,
 ) -> None:
     """Score a model on video with masks: J, F, and beside it what copying the first mask would score.
 
     A bundle is scored through the same engine that serves it: resizing, merging and all.
 
+    A YouTube-VOS split with all its annotations also gets that benchmark's overall score, the mean of J and F over
+    seen and over unseen categories. Where only the first masks are published, as in its validation split, --out writes
+    what its server takes.
+
     Examples:
 
         s2spp evaluate --data davis2016 --split tune
 
         s2spp evaluate --checkpoint runs/light/checkpoint.pt --data davis2016 --split tune --report tune.html
+
+        s2spp evaluate --data youtube-vos --split valid --out submission/Annotations
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    from rich.table import Table
 
-    from model.metrics import DatasetScore
-    from s2spp.evaluation import copy_first_mask, open_dataset, predict, score, table
+    from s2spp.evaluation import open_dataset, scorable
     from s2spp.json_file import write_json
-    from s2spp.labels import save_labels
     from s2spp.report import SequenceReport, write_report
+    from s2spp.score_tables import frame_j, json_table, overall, print_overall, print_scores, report_rows
 
     if bundle and checkpoint:
         raise ValueError("give either --bundle or --checkpoint")
     name = str(checkpoint) if checkpoint else bundle or "s2spp-light"
-    sequences = open_dataset(data, split)
-    scored, baseline, reports, frame_j = [], [], [], {}
+    title = f"{name} on {data.name}{f' / {split}' if split else ''}"
+    console = Console()
+    dataset = open_dataset(data, split)
+    has_truth = any(scorable(video) for video in dataset.sequences)
+    if not has_truth:
+        _refuse_scores(dataset.root, json_file, out or report)
+    seen = _seen(console, dataset, train_meta) if has_truth else None
+    pictures = {video.name: SequenceReport(video.name, len(video)) for video in dataset.sequences} if report else {}
     with ExitStack() as stack:
         tracker = _checkpoint_tracker(checkpoint, threads) if checkpoint else _bundle_tracker(stack, name, threads)
-        progress = stack.enter_context(
-            Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-            )
-        )
-        task = progress.add_task("frames", total=sum(len(sequence) for sequence in sequences))
-        for sequence in sequences:
-            pictures = SequenceReport(sequence.name, len(sequence))
-
-            def keep(
-                index: int,
-                labels: NDArray[np.uint8],
-                sequence: Sequence = sequence,
-                pictures: SequenceReport = pictures,
-            ) -> None:
-                progress.update(task, advance=1, description=sequence.name)
-                if out is not None:
-                    save_labels(out / sequence.name / f"{sequence.frame_paths[index].stem}.png", labels)
-                if report is not None and pictures.wants(index):
-                    pictures.add(index, sequence.frame(index), labels)
-
-            result = score(sequence, predict(sequence, tracker), keep)
-            scored.append(result.score)
-            frame_j[sequence.name] = dict(result.frame_j)
-            baseline.append(score(sequence, predict(sequence, copy_first_mask)).score)
-            reports.append(pictures)
-    whole, copied = DatasetScore(tuple(scored)), DatasetScore(tuple(baseline))
-    shown = Table(title=f"{name} on {data.name}{f' / {split}' if split else ''}")
-    for column in ("sequence", "J", "F", "J&F", "J, first mask copied"):
-        shown.add_column(column, justify="left" if column == "sequence" else "right")
-    for one, first in zip(scored, baseline, strict=True):
-        shown.add_row(one.name, *(f"{v:.3f}" for v in (one.j.mean, one.f.mean, one.jf, first.j.mean)))
-    shown.add_section()
-    shown.add_row("mean", *(f"{v:.3f}" for v in (whole.j.mean, whole.f.mean, whole.jf, copied.j.mean)))
-    shown.add_row("recall", f"{whole.j.recall:.3f}", f"{whole.f.recall:.3f}", "", "")
-    shown.add_row("decay", f"{whole.j.decay:.3f}", f"{whole.f.decay:.3f}", "", "")
-    Console().print(shown)
+        results = _run(dataset.sequences, tracker, out, pictures)
+    if has_truth:
+        print_scores(console, title, results)
+    else:
+        console.print(_no_truth(dataset.root) + (f"; predictions: {out}" if out else ""), markup=False, soft_wrap=True)
+    scores = overall(results, seen) if seen else None
+    if scores is not None:
+        print_overall(console, name, scores)
     if json_file is not None:
-        result_table = table(split or "all", name, scored) | {
-            "copy_first_mask": {"J": copied.j.mean, "F": copied.f.mean, "JF": copied.jf}
-        }
-        write_json(json_file, result_table)
+        write_json(json_file, json_table(split or "all", name, results, scores))
     if report is not None:
-        rows = [("all", whole.j.mean, whole.f.mean), *((s.name, s.j.mean, s.f.mean) for s in scored)]
-        write_report(report, f"{name} on {data.name} {split or ''}", rows, reports, frame_j)
-        Console().print(f"report: {report}")
+        write_report(report, title, report_rows(results, scores), pictures.values(), frame_j(results))
+        console.print(f"report: {report}")
+
+
+def _no_truth(root: Path) -> str:
+    return f"no score: {root} has no ground truth, only the masks that give the objects, like YouTube-VOS's valid split"
+
+
+def _refuse_scores(root: Path, json_file: Path | None, masks: Path | None) -> None:
+    """Before the model is run: a split without truth is followed for its masks only."""
+    if json_file or not masks:
+        without = " and without --json" if json_file else ""
+        raise ValueError(f"{_no_truth(root)}; only predictions can be written, with --out FOLDER{without}")
+
+
+def _seen(console: Console, dataset: DavisDataset | YoutubeVosDataset, train_meta: Path | None) -> Seen | None:
+    """What was asked for and cannot be had is an error; what was only looked for is told."""
+    from model.data.read import DataError
+    from model.data.youtube_vos import YoutubeVosDataset
+    from s2spp.seen_unseen import seen_objects, train_meta_beside
+
+    if not isinstance(dataset, YoutubeVosDataset):
+        if train_meta is not None:
+            raise ValueError(f"--train-meta goes with a YouTube-VOS folder; {dataset.root} is a DAVIS one")
+        return None
+    if train_meta is not None:
+        return seen_objects(dataset, train_meta)
+    try:
+        found = train_meta_beside(dataset)
+        if found is not None:
+            return seen_objects(dataset, found)
+        reason = f"which categories are seen is not known; no train/meta.json lies beside {dataset.root}"
+    except DataError as error:
+        reason = str(error)
+    console.print(f"no YouTube-VOS overall score: {reason} (see --train-meta)", markup=False, soft_wrap=True)
+    return None
+
+
+def _run(
+    videos: Sequence[Video], tracker: Tracker, out: Path | None, pictures: Mapping[str, SequenceReport]
+) -> dict[str, Scored | None]:
+    """Follows and scores every video; masks go to `out`, overlays to those of `pictures`, as they come."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from s2spp.evaluation import predict, score
+    from s2spp.labels import save_labels
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("frames", total=sum(len(video) for video in videos))
+
+        def watched(video: Video) -> Iterator[Labels]:
+            for index, labels in enumerate(predict(video, tracker)):
+                progress.update(task, advance=1, description=video.name)
+                if out is not None:
+                    save_labels(out / video.name / f"{video.frame_paths[index].stem}.png", labels)
+                if video.name in pictures and pictures[video.name].wants(index):
+                    pictures[video.name].add(index, video.frame(index), labels)
+                yield labels
+
+        return {video.name: score(video, watched(video)) for video in videos}
 
 
 def _checkpoint_tracker(path: Path, threads: int) -> Tracker:

@@ -1,0 +1,123 @@
+"""The scores of `s2spp evaluate` as they are printed, written as JSON, and set above the report's pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from model.metrics import DatasetScore, YouTubeVOSScore
+from s2spp.evaluation import Scored
+from s2spp.seen_unseen import Seen
+
+Results = Mapping[str, Scored | None]
+"""Every sequence of a split by name; None: it has no truth to be scored with."""
+
+
+@dataclass(frozen=True)
+class Overall:
+    """YouTube-VOS's score of the model and of the first masks copied; seen are the categories of `train_meta`."""
+
+    train_meta: Path
+    score: YouTubeVOSScore
+    copied: YouTubeVOSScore
+
+
+def overall(results: Results, seen: Seen) -> Overall:
+    """Raises ValueError where a truth shows an object that the split's meta.json does not list."""
+    whole, copied = _whole(results)
+    score = YouTubeVOSScore.of(whole.sequences, seen.objects)
+    return Overall(seen.train_meta, score, YouTubeVOSScore.of(copied.sequences, seen.objects))
+
+
+def print_scores(console: Console, title: str, results: Results) -> None:
+    """J and F beside J of the first masks copied: each sequence's, then the means over all objects."""
+    whole, copied = _whole(results)
+    shown = Table(title=title)
+    for column in ("sequence", "J", "F", "J&F", "J, first mask copied"):
+        shown.add_column(column, justify="left" if column == "sequence" else "right")
+    for name, one in results.items():
+        values = (one.score.j.mean, one.score.f.mean, one.score.jf, one.copied.j.mean) if one else ()
+        shown.add_row(name, *(f"{v:.3f}" for v in values))
+    shown.add_section()
+    shown.add_row("mean", *(f"{v:.3f}" for v in (whole.j.mean, whole.f.mean, whole.jf, copied.j.mean)))
+    shown.add_row("recall", f"{whole.j.recall:.3f}", f"{whole.f.recall:.3f}", "", "")
+    shown.add_row("decay", f"{whole.j.decay:.3f}", f"{whole.f.decay:.3f}", "", "")
+    console.print(shown)
+    if unscored := _unscored(results):
+        console.print(f"{len(unscored)} of {len(results)} sequences have no ground truth and count for nothing")
+
+
+def print_overall(console: Console, model: str, scores: Overall) -> None:
+    """J and F of seen and of unseen categories, and their mean, of the model and of the first masks copied."""
+    shown = Table(title="YouTube-VOS")
+    for column in ("", "J_seen", "J_unseen", "F_seen", "F_unseen", "overall"):
+        shown.add_column(column, justify="right" if column else "left")
+    for name, one in ((model, scores.score), ("first mask copied", scores.copied)):
+        shown.add_row(name, *(f"{v:.3f}" for v in _by_name(one).values()))
+    console.print(shown)
+    console.print(f"seen: the categories of {scores.train_meta}", markup=False, soft_wrap=True)
+
+
+def json_table(split: str, model: str, results: Results, scores: Overall | None) -> dict[str, object]:
+    """The `--json` form; fractions 0..1."""
+    whole, copied = _whole(results)
+    baseline: dict[str, object] = {"J": copied.j.mean, "F": copied.f.mean, "JF": copied.jf}
+    table: dict[str, object] = {
+        "split": split,
+        "bundle": model,
+        "J": whole.j.mean,
+        "F": whole.f.mean,
+        "JF": whole.jf,
+        "J_recall": whole.j.recall,
+        "J_decay": whole.j.decay,
+        "F_recall": whole.f.recall,
+        "F_decay": whole.f.decay,
+        "sequences": [{"name": s.name, "J": s.j.mean, "F": s.f.mean} for s in whole.sequences],
+        "without_truth": _unscored(results),
+        "copy_first_mask": baseline,
+    }
+    if scores is not None:
+        table["youtube_vos"] = _by_name(scores.score) | {"train_meta": str(scores.train_meta)}
+        baseline["youtube_vos"] = _by_name(scores.copied)
+    return table
+
+
+def report_rows(results: Results, scores: Overall | None) -> list[tuple[str, float, float]]:
+    """(name, J, F) of the whole split, then of YouTube-VOS's parts, then of each sequence; nothing without a score."""
+    whole, _ = _whole(results)
+    if not whole.sequences:
+        return []
+    rows = [("all", whole.j.mean, whole.f.mean)]
+    if scores is not None:
+        rows.append(("seen categories", scores.score.j_seen, scores.score.f_seen))
+        rows.append(("unseen categories", scores.score.j_unseen, scores.score.f_unseen))
+    return rows + [(s.name, s.j.mean, s.f.mean) for s in whole.sequences]
+
+
+def frame_j(results: Results) -> dict[str, Mapping[int, float]]:
+    """J of each annotated frame, by sequence."""
+    return {name: one.frame_j for name, one in results.items() if one}
+
+
+def _whole(results: Results) -> tuple[DatasetScore, DatasetScore]:
+    """The model's, and that of the first masks copied."""
+    scored = [one for one in results.values() if one]
+    return DatasetScore(tuple(one.score for one in scored)), DatasetScore(tuple(one.copied for one in scored))
+
+
+def _unscored(results: Results) -> list[str]:
+    return [name for name, one in results.items() if one is None]
+
+
+def _by_name(score: YouTubeVOSScore) -> dict[str, float]:
+    return {
+        "J_seen": score.j_seen,
+        "J_unseen": score.j_unseen,
+        "F_seen": score.f_seen,
+        "F_unseen": score.f_unseen,
+        "overall": score.overall,
+    }
