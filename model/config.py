@@ -24,7 +24,7 @@ class MemoryConfig:
 
 @dataclass(frozen=True)
 class DistanceConfig:
-    """The distance task (eq. 6): truncation `radius` R and `bin_size` s, in pixels of the output grid."""
+    """The distance task (eq. 6): truncation `radius` R and `bin_size` s, in cells of the head's grid."""
 
     radius: int = 20
     bin_size: int = 1
@@ -53,12 +53,24 @@ class AttentionConfig:
 
 
 @dataclass(frozen=True)
+class NeckConfig:
+    """A top-down fusion of the encoder's features, made once a frame however many objects follow it: `channels` at
+    strides 16, 8 and 4, and how many residual convolutions (`depth`) each has."""
+
+    channels: tuple[int, int, int]
+    depth: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(frozen=True)
 class NetworkConfig:
     """S2S++ and every variant of it.
 
     memories: coarse to fine; the first is the bottleneck (RNN1), the others are skip-memories (RNN2, RNN3).
+    neck: None: memories and decoder see the encoder's own features.
     decoder: channels after each x2 up-sampling, from the bottleneck on; five stages end at full
         resolution, fewer stop earlier and the mask is resized from there.
+    sub_pixel: the last stage does not up-sample; the head gives the mask's four pixels of each cell instead
+        (Shi et al. 2016). Much the same mask, without wide convolutions at its resolution.
     cell: activations of the ConvLSTM. tanh; relu (S2S: ReLU in place of tanh); reference (sigmoid
         candidate, ReLU output, as in the authors' published code).
     recurrence: convlstm, or mask_guidance (section III-A: the previous mask instead of the ConvLSTM).
@@ -71,6 +83,8 @@ class NetworkConfig:
     memories: tuple[MemoryConfig, ...]
     decoder: tuple[int, ...]
     decoder_kernel: int = 5
+    neck: NeckConfig | None = None
+    sub_pixel: bool = False
     cell: Cell = "relu"
     recurrence: Recurrence = "convlstm"
     distance: DistanceConfig | None = None
@@ -108,6 +122,11 @@ class NetworkConfig:
         """Pixels of the model's grid per output cell, along each side."""
         return 32 >> len(self.decoder)
 
+    @property
+    def head_stride(self) -> int:
+        """The same of the head's grid: where distances are predicted and the previous mask is remembered."""
+        return 2 * self.output_stride if self.sub_pixel else self.output_stride
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -116,6 +135,8 @@ class NetworkConfig:
         data = dict(data)
         data["memories"] = tuple(MemoryConfig(**memory) for memory in data["memories"])
         data["decoder"] = tuple(data["decoder"])
+        if data.get("neck"):
+            data["neck"] = NeckConfig(**{name: tuple(values) for name, values in data["neck"].items()})
         if data.get("distance"):
             data["distance"] = DistanceConfig(**data["distance"])
         if data.get("attention"):

@@ -27,55 +27,59 @@ class AugmentConfig:
     grey_odds: float = 0.05
 
 
-def augment_clip(
-    frames_THWC: NDArray[np.uint8],
-    masks_THW: NDArray[np.uint8],
-    rng: np.random.Generator,
-    config: AugmentConfig,
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Flip, warp and recolour a clip, every frame alike. The border reflects frames and ends masks."""
-    matrix = random_affine(frames_THWC.shape[1:3], rng, config)
-    colour = random_colour(rng, config)
-    frames = np.stack([recolour(warp_frame(frame, matrix), colour) for frame in frames_THWC])
-    return frames, np.stack([warp_mask(mask, matrix) for mask in masks_THW])
-
-
-def random_affine(
-    shape: tuple[int, ...], rng: np.random.Generator, config: AugmentConfig
-) -> NDArray[np.float64] | None:
-    """Draw a flip and an affine map about the centre of an (H, W) picture: [2,3], or None for "as it is"."""
-    height, width = shape[:2]
+def random_affine(size: tuple[int, int], rng: np.random.Generator, config: AugmentConfig) -> NDArray[np.float64]:
+    """Draw a flip and an affine map about the centre of an (H, W) canvas: [3,3]."""
+    height, width = size
     flip = rng.random() < config.flip_odds
     warp = rng.random() < config.affine_odds
     angle = np.deg2rad(rng.uniform(-config.rotation_deg, config.rotation_deg)) * warp
     shear = np.tan(np.deg2rad(rng.uniform(-config.shear_deg, config.shear_deg))) * warp
     shift = rng.uniform(-config.shift, config.shift, 2) * (width, height) * warp
     scale = rng.uniform(*config.scale) if warp else 1.0
-    if not (flip or warp):
-        return None
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    linear = scale * rotation @ np.array([[1.0, shear], [0.0, 1.0]]) @ np.diag([-1.0 if flip else 1.0, 1.0])
+    matrix = np.eye(3)
+    matrix[:2, :2] = scale * rotation @ np.array([[1.0, shear], [0.0, 1.0]]) @ np.diag([-1.0 if flip else 1.0, 1.0])
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    return np.column_stack([linear, centre + shift - linear @ centre])
+    matrix[:2, 2] = centre + shift - matrix[:2, :2] @ centre
+    return matrix
 
 
-def warp_frame(frame_HWC: NDArray[np.uint8], matrix: NDArray[np.float64] | None) -> NDArray[np.uint8]:
-    """Apply an affine map (source to result) to a frame, reflecting it at the border."""
-    if matrix is None:
-        return frame_HWC
-    height, width = frame_HWC.shape[:2]
-    mirrored = cv2.BORDER_REFLECT
-    warped = cv2.warpAffine(frame_HWC, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=mirrored)
+def warp_frame(frame_HWC: NDArray[np.uint8], matrix: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Show a frame on a canvas of `size` (h, w) through a map [3,3] of its pixels to the canvas'. Beyond the frame is
+    grey: a mirrored or smeared border would show pieces of the object that no mask knows."""
+    return _warp(frame_HWC, matrix, size, (127.0, 127.0, 127.0))
+
+
+def warp_mask(mask_HW: NDArray[np.uint8], matrix: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The same of a 0/1 mask: canvas pixels that are at least half object."""
+    return (_warp(mask_HW * np.uint8(255), matrix, size, (0.0,)) >= 128).astype(np.uint8)
+
+
+def _warp(
+    picture: NDArray[np.uint8], matrix: NDArray[np.float64], size: tuple[int, int], border: tuple[float, ...]
+) -> NDArray[np.uint8]:
+    small, to_small = shrink_for(picture, matrix)
+    onto = matrix @ np.linalg.inv(to_small)
+    warped = cv2.warpAffine(small, onto[:2], (size[1], size[0]), flags=cv2.INTER_LINEAR, borderValue=border)
     return np.asarray(warped, dtype=np.uint8)
 
 
-def warp_mask(mask_HW: NDArray[np.uint8], matrix: NDArray[np.float64] | None) -> NDArray[np.uint8]:
-    """Apply an affine map (source to result) to a 0/1 mask; there is no object outside of the picture."""
-    if matrix is None:
-        return mask_HW
-    height, width = mask_HW.shape
-    soft = cv2.warpAffine(mask_HW * np.uint8(255), matrix, (width, height), flags=cv2.INTER_LINEAR)
-    return (np.asarray(soft) >= 128).astype(np.uint8)
+def shrink_for(
+    picture: NDArray[np.uint8], matrix: NDArray[np.float64]
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """What to sample linearly so that `matrix` [3,3] shrinks without skipping pixels: the picture, its areas averaged
+    by a whole factor where the map shrinks by two or more, and the map [3,3] of its pixels to that."""
+    factor = int(1 / max(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))), 1e-3))
+    if factor < 2:
+        return picture, np.eye(3)
+    height, width = picture.shape[:2]
+    shape = (max(1, round(height / factor)), max(1, round(width / factor)))
+    small = cv2.resize(picture, shape[::-1], interpolation=cv2.INTER_AREA)
+    scale = np.array([shape[1] / width, shape[0] / height])
+    to_small = np.diag([*scale, 1.0])
+    # Pixel centres keep their places.
+    to_small[:2, 2] = (scale - 1) / 2
+    return np.asarray(small, dtype=np.uint8), to_small
 
 
 def random_colour(rng: np.random.Generator, config: AugmentConfig) -> NDArray[np.float64] | None:
@@ -114,7 +118,9 @@ def corrupt_mask(mask_HW: NDArray[np.uint8], rng: np.random.Generator) -> NDArra
     elif kind == 1:
         worn = cv2.erode(mask_HW, _disc(rng.uniform(1, reach)))
     elif kind == 2:
-        worn = warp_mask(mask_HW, np.column_stack([np.eye(2), rng.uniform(-reach, reach, 2)]))
+        shift = np.eye(3)
+        shift[:2, 2] = rng.uniform(-reach, reach, 2)
+        worn = warp_mask(mask_HW, shift, (mask_HW.shape[0], mask_HW.shape[1]))
     else:
         outlines, _ = cv2.findContours(mask_HW, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         tolerance = rng.uniform(0.5, 1) * reach

@@ -6,8 +6,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from model.data.read import DataError
+
 VISIBLE_PIXELS = 16
 """An object with fewer pixels in a clip's first frame gives the initializer nothing to start from."""
+
+
+class NotVisibleError(DataError):
+    """An object too small to be followed at the size asked for: draw another one."""
 
 
 @dataclass(frozen=True)
@@ -41,4 +47,5 @@ class ClipSource(Protocol):
         """Name of the sequence of pair `index`; a batch never holds one name twice."""
 
     def clip(self, index: int, length: int, size: tuple[int, int], rng: np.random.Generator) -> Clip:
-        """Draw a clip of `length` frames of `size` = (height, width); raises DataError on unusable files."""
+        """Draw a clip of `length` frames of `size` = (height, width); raises DataError on
+        unusable files, NotVisibleError where the object cannot be seen."""

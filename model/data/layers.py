@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from model.data.augment import shrink_for
 from model.data.motion import Wobble
 
 PAD = 4
@@ -112,7 +113,9 @@ def sample(
         looks = looks + wobble.at(looks, t)
     fine = cv2.resize(looks.astype(np.float32), (columns * CELL, rows * CELL), interpolation=cv2.INTER_LINEAR)
     fine = fine[CELL : CELL + bottom - top, CELL : CELL + right - left]
-    seen = cv2.remap(picture, np.ascontiguousarray(fine), None, cv2.INTER_LINEAR, borderMode=border)  # type: ignore[call-overload]
+    small, to_small = shrink_for(picture, to_canvas)
+    fine = fine * to_small.diagonal()[:2].astype(np.float32) + to_small[:2, 2].astype(np.float32)
+    seen = cv2.remap(small, np.ascontiguousarray(fine), None, cv2.INTER_LINEAR, borderMode=border)  # type: ignore[call-overload]
     return np.asarray(seen, dtype=np.uint8)
 
 

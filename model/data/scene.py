@@ -23,7 +23,7 @@ class SceneConfig:
 
     own_background: float = 0.5
     distractor: float = 0.3
-    twin: float = 0.12
+    twin: float = 0.2
     occluder: float = 0.3
     deformed: float = 0.7
     deformation: float = 0.05
@@ -110,7 +110,7 @@ def stage(
     else:
         backdrop = other.photo_HWC if backdrop_HWC is None else backdrop_HWC
         base = stager.cover(backdrop.shape, None)
-        target = stager.layer(thing, stager.placed(thing, 0.02, 0.3))
+        target = stager.layer(thing, stager.placed(thing, 0.005, 0.3))
     layers: list[Layer] = [target]
     above: list[Layer] = []
     if rng.random() < config.twin:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.data.augment import AugmentConfig
-from model.data.clip import Clip
+from model.data.clip import Clip, NotVisibleError
 from model.data.read import DataError, read_labels, read_rgb
 from model.data.scene import Scene, SceneConfig, Still, stage
 
@@ -15,7 +15,7 @@ SMALLEST_OBJECT = 400
 """Objects with fewer pixels in their photo would be blown up into blobs: such photos are left out."""
 LARGEST_OBJECT = 0.8
 """Photos whose object covers a larger share have no surroundings left to tell it from."""
-START_COVER = (0.01, LARGEST_OBJECT)
+START_COVER = (0.004, LARGEST_OBJECT)
 TRIES = 50
 
 
@@ -54,7 +54,7 @@ class StillSource:
         return f"{self.name}/{self._stems[index]}"
 
     def clip(self, index: int, length: int, size: tuple[int, int], rng: np.random.Generator) -> Clip:
-        """Draw a clip of photo `index`'s object in motion; frame 0 shows it on 1 % of the pixels or more."""
+        """Draw a clip of photo `index`'s object in motion; frame 0 shows it on 0.4 % of the pixels or more."""
         scene = self._scene(index, length, size, rng)
         frames, masks = zip(*(scene.render(t) for t in range(length)), strict=True)
         return Clip(self.sequence(index), np.stack(frames), np.stack(masks))
@@ -69,7 +69,7 @@ class StillSource:
             scene = stage(still, other, backdrop, length, size, self.config.scene, self.config.colour, rng)
             if START_COVER[0] <= float(scene.mask(0).mean()) <= START_COVER[1]:
                 return scene
-        raise DataError(f"{self._mask_path(self._stems[index])}: no place found for this object in {TRIES} tries")
+        raise NotVisibleError(f"{self._mask_path(self._stems[index])}: no place found for this object in {TRIES} tries")
 
     def _still(self, index: int) -> Still:
         stem = self._stems[index]

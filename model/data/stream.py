@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.data.augment import corrupt_mask
-from model.data.clip import Clip, ClipSource
+from model.data.clip import Clip, ClipSource, NotVisibleError
 from model.data.read import DataError
 
 TRIES = 100
@@ -93,7 +93,10 @@ class ClipStream:
             index = int(rng.integers(len(source)))
             if source.sequence(index) in taken:
                 continue
-            clip = source.clip(index, length, self.config.size, rng)
+            try:
+                clip = source.clip(index, length, self.config.size, rng)
+            except NotVisibleError:
+                continue
             if clip.starts_visible:
                 return clip
         names = ", ".join(source.name for source, _ in self.config.sources)

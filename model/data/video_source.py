@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.augment import AugmentConfig, augment_clip
-from model.data.clip import VISIBLE_PIXELS, Clip
+from model.data.augment import AugmentConfig, random_affine, random_colour, recolour, warp_frame, warp_mask
+from model.data.clip import VISIBLE_PIXELS, Clip, NotVisibleError
 from model.data.read import DataError
 from model.data.sequence import ObjectTrack, Sequence
-from s2spp.geometry import frame_to_model, mask_to_model
 
 
 @dataclass(frozen=True)
@@ -50,10 +49,13 @@ class VideoSource:
         sequence, track = self._pairs[index]
         start = self._visible_start(sequence, track, size, rng)
         pairs = [sequence.pair(i, track.object_id) for i in self._walk(sequence, start, length, rng)]
-        rows, columns = self._window(pairs[0][1], rng)
-        frames = np.stack([frame_to_model(frame[rows, columns], size) for frame, _ in pairs])
-        masks = np.stack([mask_to_model(mask[rows, columns], size) for _, mask in pairs])
-        return Clip(sequence.name, *augment_clip(frames, masks, rng, self.config.augment))
+        view = self._view(pairs[0][1], size, rng)
+        # One warp from the whole frame: what the crop leaves out fills what the augmentation uncovers.
+        onto = random_affine(size, rng, self.config.augment) @ view
+        colour = random_colour(rng, self.config.augment)
+        frames = np.stack([recolour(warp_frame(frame, onto, size), colour) for frame, _ in pairs])
+        masks = np.stack([warp_mask(mask, onto, size) for _, mask in pairs])
+        return Clip(sequence.name, frames, masks)
 
     def _visible_start(
         self, sequence: Sequence, track: ObjectTrack, size: tuple[int, int], rng: np.random.Generator
@@ -64,7 +66,7 @@ class VideoSource:
             mask = sequence.labels(int(index)) == track.object_id
             if mask.mean() * size[0] * size[1] >= VISIBLE_PIXELS:
                 return int(index)
-        raise DataError(
+        raise NotVisibleError(
             f"{sequence.mask_paths[track.frames[0]]}: object {track.object_id} of {sequence.name!r} is too "
             f"small to be seen at {size[0]} x {size[1]} in every annotated frame"
         )
@@ -83,22 +85,26 @@ class VideoSource:
         positions = at + np.arange(length) * (-stride if reverse else stride)
         return [int(annotated[i]) for i in _reflected(positions, len(annotated))]
 
-    def _window(self, mask_HW: NDArray[np.uint8], rng: np.random.Generator) -> tuple[slice, slice]:
-        """A random crop of the picture's own shape that keeps the whole object of the first frame."""
+    def _view(self, mask_HW: NDArray[np.uint8], size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
+        """The map [3,3] of the picture's pixels to the canvas': a random window of the canvas' shape, so that nothing
+        is squeezed, which holds the whole object of the first frame, beyond the picture's edge if need be."""
         height, width = mask_HW.shape
+        aspect = size[1] / size[0]
         zoom = rng.uniform(self.config.smallest_zoom, 1) if rng.random() < self.config.zoom_odds else 1.0
         ys, xs = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
-        zoom = max(zoom, (ys[-1] + 1 - ys[0]) / height, (xs[-1] + 1 - xs[0]) / width)
-        return (
-            _span(height, round(zoom * height), int(ys[0]), int(ys[-1]) + 1, rng),
-            _span(width, round(zoom * width), int(xs[0]), int(xs[-1]) + 1, rng),
-        )
+        wide = max(zoom * min(width, height * aspect), float(xs[-1] + 1 - xs[0]), aspect * float(ys[-1] + 1 - ys[0]))
+        left = _place(width, wide, xs[0], xs[-1] + 1, rng)
+        top = _place(height, wide / aspect, ys[0], ys[-1] + 1, rng)
+        scale = size[1] / wide
+        return np.array([[scale, 0, scale * (0.5 - left) - 0.5], [0, scale, scale * (0.5 - top) - 0.5], [0, 0, 1]])
 
 
-def _span(side: int, crop: int, first: int, end: int, rng: np.random.Generator) -> slice:
-    """A random range of `crop` out of `side` pixels that holds [first, end)."""
-    low = int(rng.integers(max(0, end - crop), min(first, side - crop) + 1))
-    return slice(low, low + crop)
+def _place(side: int, window: float, first: int, end: int, rng: np.random.Generator) -> float:
+    """Where a random window of `window` pixels begins that holds [first, end) and, if it can, nothing beyond the
+    picture's `side` pixels."""
+    low, high = end - window, float(first)
+    inside = max(low, 0.0), min(high, side - window)
+    return float(rng.uniform(*inside)) if inside[0] <= inside[1] else float(rng.uniform(low, high))
 
 
 def _reflected(positions: NDArray[np.int64], count: int) -> NDArray[np.int64]:

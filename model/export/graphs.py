@@ -29,7 +29,7 @@ def _image(frame: Tensor) -> Tensor:
 
 def rows(features: Features, frame_row: Tensor) -> Features:
     """The features of each object's frame: [F,...] -> [N,...]."""
-    return {stride: feature.index_select(0, frame_row) for stride, feature in features.items()}
+    return {name: feature.index_select(0, frame_row) for name, feature in features.items()}
 
 
 class InitGraph(nn.Module):

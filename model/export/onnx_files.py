@@ -17,6 +17,8 @@ from torch import nn
 OPSET = 20
 # Small constants (scales, shapes, biases of a few numbers) are not worth a Cast node.
 _SMALL = 256
+HALF = "_float16"
+"""Ends the name of a weight that is stored so."""
 
 
 def write_onnx(
@@ -88,7 +90,7 @@ def _store_weights_as_float16(model: onnx.ModelProto) -> None:
         if not np.array_equal(half.astype(np.float32), values):
             continue
         name = tensor.name
-        stored = numpy_helper.from_array(half, f"{name}_float16")
+        stored = numpy_helper.from_array(half, name + HALF)
         tensor.CopyFrom(stored)
         casts.append(helper.make_node("Cast", [stored.name], [name], name=f"{name}_cast", to=TensorProto.FLOAT))
     nodes = [*casts, *model.graph.node]

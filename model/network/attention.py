@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class FrameAttention(nn.Module):
     """Every cell of the current frame reads the remembered frame's values where its key looks alike.
 
     `local`: a learned penalty on squared displacement, so that between neighbouring frames a cell prefers to
-    look nearby; a look-alike across the picture then does not win. Displacements are in cells."""
+    look nearby; a look-alike across the picture then does not win. Displacements are in cells. (The penalty is the
+    parameter itself: of a function of it, an exported graph would hold the result only.)"""
 
     def __init__(self, key_channels: int, local: bool) -> None:
         super().__init__()
         self.scale = key_channels**-0.5
-        self.locality = nn.Parameter(torch.tensor(-3.0)) if local else None
+        self.locality = nn.Parameter(torch.tensor(0.05)) if local else None
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """query, key [B,K,h,w], value [B,V,h,w] -> [B,V,h,w]."""
         batch, _, height, width = query.shape
         similarity = torch.matmul(query.flatten(2).transpose(1, 2), key.flatten(2)) * self.scale
         if self.locality is not None:
-            similarity = similarity - F.softplus(self.locality) * _squared_distance(height, width, query)
+            similarity = similarity - self.locality * _squared_distance(height, width, query)
         read = torch.matmul(value.flatten(2), similarity.softmax(dim=-1).transpose(1, 2))
         return read.reshape(batch, -1, height, width)
 

@@ -2,50 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.config import DistanceConfig
+from model.network.split_conv import SplitConv2d
 
 
 class DecoderStage(nn.Module):
-    """1x1 merge of (below, plain skip, skip-memory), bilinear x2, convolution. The 1x1 convolutions are the
-    paper's "weighted averaging with learnable weights" (section III-A)."""
+    """1x1 merge of (plain skip, below, skip-memory), bilinear x2, convolution; not `up`: the merge alone. The 1x1
+    convolutions are the paper's "weighted averaging with learnable weights" (section III-A).
 
-    def __init__(self, below: int, extra: int, outputs: int, kernel: int) -> None:
+    `frame`: channels of the plain skip, 0 for the bottleneck's stage, which has nothing to merge."""
+
+    def __init__(self, frame: int, own: Sequence[int], outputs: int, kernel: int, *, up: bool = True) -> None:
         super().__init__()
-        self.merge = nn.Conv2d(below + extra, outputs, 1) if extra else None
-        self.conv = nn.Conv2d(outputs if extra else below, outputs, kernel, padding=kernel // 2)
+        self.merge = SplitConv2d(frame, own, outputs, 1) if frame else None
+        self.conv = nn.Conv2d(outputs if frame else own[0], outputs, kernel, padding=kernel // 2) if up else None
 
-    def forward(self, below: Tensor, *extra: Tensor) -> Tensor:
-        x = below if self.merge is None else F.relu(self.merge(torch.cat([below, *extra], dim=1)))
+    def of_frame(self, features: Tensor) -> Tensor:
+        assert self.merge is not None
+        return self.merge.of_frame(features)
+
+    def forward(self, of_frame: Tensor | None, *own: Tensor) -> Tensor:
+        x = own[0] if self.merge is None else F.relu(self.merge(of_frame, *own))
+        if self.conv is None:
+            return x
         x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
         return F.relu(self.conv(x))
 
 
 class MaskHead(nn.Module):
-    """`forward(features) -> (mask logits [B,1,h,w], distance scores [B,K,h,w] or None)`.
+    """`forward(features [B,C,h,w]) -> (mask logits [B,1,h,w], distance scores [B,K,h,w] or None)`.
 
     With the distance task: a segmentation branch of K channels beside the K distance scores, and a 1x1
-    convolution over ReLU(both) (section IV-C)."""
+    convolution over ReLU(both) (section IV-C). `sub_pixel`: mask logits [B,1,2h,2w]."""
 
-    def __init__(self, inputs: int, distance: DistanceConfig | None) -> None:
+    def __init__(self, inputs: int, distance: DistanceConfig | None, *, sub_pixel: bool = False) -> None:
         super().__init__()
-        self.distance: nn.Conv2d | None = None
-        self.segmentation: nn.Conv2d | None = None
-        if distance is None:
-            self.mask = nn.Conv2d(inputs, 1, 1)
-        else:
-            branch = distance.classes if distance.kind == "classes" else inputs
-            self.segmentation = nn.Conv2d(inputs, branch, 1)
-            self.distance = nn.Conv2d(inputs, distance.classes, 1)
-            self.mask = nn.Conv2d(branch + distance.classes, 1, 1)
+        self.distance = distance
+        self.sub_pixel = sub_pixel
+        if distance is not None:
+            self.segmentation = distance.classes if distance.kind == "classes" else inputs
+            # One convolution for both branches: they see the same features.
+            self.branches = nn.Conv2d(inputs, self.segmentation + distance.classes, 1)
+            inputs = self.segmentation + distance.classes
+        self.mask = nn.Conv2d(inputs, 4 if sub_pixel else 1, 1)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        if self.distance is None or self.segmentation is None:
-            return self.mask(features), None
-        scores: Tensor = self.distance(features)
-        # A regressed distance is signed: rectifying it would hide the background from the mask.
-        seen = F.relu(scores) if scores.shape[1] > 1 else scores
-        return self.mask(torch.cat([F.relu(self.segmentation(features)), seen], dim=1)), scores
+        scores: Tensor | None = None
+        if self.distance is not None:
+            both = self.branches(features)
+            scores = both[:, self.segmentation :]
+            if self.distance.kind == "classes":
+                features = F.relu(both)
+            else:
+                # A regressed distance is signed: rectifying it would hide the background from the mask.
+                features = torch.cat([F.relu(both[:, : self.segmentation]), scores], dim=1)
+        logits: Tensor = self.mask(features)
+        return F.pixel_shuffle(logits, 2) if self.sub_pixel else logits, scores

@@ -33,6 +33,10 @@ class Encoder(nn.Module):
         Raises FileNotFoundError, or ValueError for weights of another network."""
         raise NotImplementedError
 
+    def up_to(self, stride: int) -> list[nn.Module]:
+        """The layers that make the features of `stride` and of finer ones."""
+        raise NotImplementedError
+
     def forward(self, image: Tensor) -> dict[int, Tensor]:
         raise NotImplementedError
 
@@ -104,6 +108,9 @@ class MobileNetV2(Encoder):
             features |= {stride: x for stride, tap in self._taps.items() if tap == index}
         return features
 
+    def up_to(self, stride: int) -> list[nn.Module]:
+        return [self.stem, *self.blocks[: self._taps[stride] + 1]]
+
     def load_pretrained(self, path: Path) -> str:
         """The file's names sort in the order of the layers (00_conv, 01_dw, ...)."""
         weights = load_file(path)
@@ -154,6 +161,9 @@ class VGG16(Encoder):
             x = block(x)
             features[2 << index] = x
         return features
+
+    def up_to(self, stride: int) -> list[nn.Module]:
+        return list(self.blocks[: stride.bit_length() - 1])
 
     def load_pretrained(self, path: Path) -> str:
         weights = load_file(path)

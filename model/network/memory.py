@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.config import Cell
-from model.network.encoders import xavier_conv
+from model.network.split_conv import SplitConv2d
 
 # ReLU cells may grow without end over a long stream, and float16 state must not overflow.
 CELL_BOUND = 64.0
@@ -23,19 +23,22 @@ _CANDIDATE: dict[Cell, Callable[[Tensor], Tensor]] = {
 
 
 class ConvLSTM(nn.Module):
-    """ConvLSTM (eq. 3; Shi et al. 2015): (x, h, c) -> (h, c). The cell state is bounded, for long streams."""
+    """ConvLSTM (eq. 3; Shi et al. 2015): (x, h, c) -> (h, c). The cell state is bounded, for long streams.
 
-    def __init__(self, inputs: int, channels: int, kernel: int, cell: Cell) -> None:
+    x comes in parts: `frame` channels that all objects of a frame share, and each object's `own`."""
+
+    def __init__(self, frame: int, own: Sequence[int], channels: int, kernel: int, cell: Cell) -> None:
         super().__init__()
         self.cell = cell
-        self.gates = nn.Conv2d(inputs + channels, 4 * channels, kernel, padding=kernel // 2)
-        xavier_conv(self.gates)
-        assert self.gates.bias is not None
+        self.gates = SplitConv2d(frame, (*own, channels), 4 * channels, kernel)
         # Remember at first: a forget gate of one half would lose the first mask within a few frames.
         nn.init.constant_(self.gates.bias[channels : 2 * channels], 1.0)
 
-    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        i, f, o, g = self.gates(torch.cat([x, h], dim=1)).chunk(4, dim=1)
+    def of_frame(self, features: Tensor) -> Tensor:
+        return self.gates.of_frame(features)
+
+    def forward(self, of_frame: Tensor | None, own: Sequence[Tensor], h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        i, f, o, g = self.gates(of_frame, *own, h).chunk(4, dim=1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * _CANDIDATE[self.cell](g)
         c = c.clamp(-CELL_BOUND, CELL_BOUND)
         out = torch.tanh(c) if self.cell == "tanh" else F.relu(c)
@@ -45,10 +48,12 @@ class ConvLSTM(nn.Module):
 class MaskGuidance(nn.Module):
     """Instead of a ConvLSTM: features and the previous mask, no state of its own (section III-A)."""
 
-    def __init__(self, inputs: int, channels: int, kernel: int) -> None:
+    def __init__(self, frame: int, own: Sequence[int], channels: int, kernel: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, channels, kernel, padding=kernel // 2)
-        xavier_conv(self.conv)
+        self.conv = SplitConv2d(frame, own, channels, kernel)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.conv(x))
+    def of_frame(self, features: Tensor) -> Tensor:
+        return self.conv.of_frame(features)
+
+    def forward(self, of_frame: Tensor | None, own: Sequence[Tensor]) -> Tensor:
+        return F.relu(self.conv(of_frame, *own))

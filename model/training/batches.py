@@ -67,7 +67,7 @@ def _distance_targets(batch: ClipBatch, network: NetworkConfig) -> Tensor | None
     distance = network.distance
     if distance is None:
         return None
-    height, width = (side // network.output_stride for side in batch.masks_BTHW.shape[2:])
+    height, width = (side // network.head_stride for side in batch.masks_BTHW.shape[2:])
     clips = [
         np.stack([distance_target(mask_to_model(mask, (height, width)), distance) for mask in clip[1:]])
         for clip in batch.masks_BTHW
@@ -94,7 +94,7 @@ def batches(
                     batch=stage.batch,
                     seed=train.seed * 1000 + number * 100 + rank,
                     size=stage.size,
-                    length=GrowingLength(stage.first_length, stage.last_length, stage.steps),
+                    length=GrowingLength(stage.first_length + stage.gap, stage.last_length + stage.gap, stage.steps),
                     corrupt_odds=train.first_mask_noise,
                 )
             )

@@ -54,7 +54,11 @@ class Checkpoint:
             raise ValueError(f"{path} is not an s2spp checkpoint: {error}") from error
 
     def model(self) -> S2Spp:
-        """The network in evaluation mode, with the averaged weights where there are any."""
+        """The network in evaluation mode, with the averaged weights where there are any. ValueError where they are of
+        an earlier version of the network."""
         network = S2Spp(self.network)
-        network.load_state_dict(self.averaged or self.weights)
+        try:
+            network.load_state_dict(self.averaged or self.weights)
+        except RuntimeError as error:
+            raise ValueError(f"this checkpoint is of an earlier version, whose layers were others: {error}") from error
         return network.eval()

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
+from model.network import with_gradient
 from model.training.batches import TensorBatch
 
 # A curve point averages this many steps: single steps of different clips jump too much to be read.
@@ -81,13 +82,14 @@ class TrainLog:
         if len(self._window) == _WINDOW:
             self._point()
 
-    def picture(self, step: int, batch: TensorBatch, logits: Tensor) -> None:
+    def picture(self, step: int, batch: TensorBatch, logits: Tensor, gap: int) -> None:
         """The first clip of the batch: its frames with the predicted mask in red, above the same with the
         truth in green."""
         if not self.enabled:
             return
-        frames = batch.frames[0, 1:].float().cpu() / 255
-        truth = batch.masks[0].float().cpu()
+        shown = with_gradient(batch.frames.shape[1], gap)
+        frames = batch.frames[0, shown].float().cpu() / 255
+        truth = batch.masks[0, [t - 1 for t in shown]].float().cpu()
         probability = torch.sigmoid(logits[0].detach().float().cpu())
         predicted = F.interpolate(probability, size=frames.shape[-2:], mode="bilinear")[:, 0]
         rows = []
@@ -113,7 +115,18 @@ class TrainLog:
 
 
 def _drop_from(path: Path, first: int) -> None:
-    """A run that was cut off logged steps past its last checkpoint, which are about to be taken again."""
-    if path.exists():
-        lines = [line for line in path.read_text().splitlines() if json.loads(line)["step"] < first]
-        path.write_text("".join(f"{line}\n" for line in lines))
+    """A run that was cut off logged steps past its last checkpoint, which are about to be taken again; its last line
+    may be half a line."""
+    if not path.exists():
+        return
+    kept = [line for line in path.read_text().splitlines() if (step := _step_of(line)) is not None and step < first]
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(f"{line}\n" for line in kept))
+    partial.replace(path)
+
+
+def _step_of(line: str) -> int | None:
+    try:
+        return int(json.loads(line)["step"])
+    except json.JSONDecodeError:
+        return None

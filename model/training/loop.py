@@ -13,7 +13,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from model.network import S2Spp
+from model.export.weights import bundle_weights
+from model.network import S2Spp, with_gradient
 from model.recipes import recipe
 from model.training.batches import TensorBatch, batches
 from model.training.checkpoint import Checkpoint
@@ -26,7 +27,8 @@ from model.training.losses import ClipLoss
 class RunOptions:
     """Where and how long, as opposed to what is trained. `max_minutes`: stop (and save) then; the run
     resumes. `encoder_weights`: a safetensors file for both encoders (None: random starts). `resume`: go on
-    from `out`/checkpoint.pt. `init_from`: start from another run's weights instead. `devices`: GPUs, or
+    from `out`/checkpoint.pt. `init_from`: start from the weights of another run's
+    checkpoint, or of a bundle, instead. `devices`: GPUs, or
     processes on a CPU; `workers`: loader processes of each."""
 
     data: Path
@@ -77,11 +79,11 @@ def train(config: TrainConfig, options: RunOptions) -> TrainResult:
         for step, stage, batch in stream:
             batch = batch.to(fabric.device)
             rate = learning_rate(config, stage, step)
-            loss, terms, logits = run.update(batch, rate)
+            loss, terms, logits = run.update(batch, rate, stage.gap)
             losses.append(loss)
             log.step(step, loss, terms, rate)
             if run.done % options.picture_every == 0 or run.done == config.steps:
-                log.picture(step, batch, logits)
+                log.picture(step, batch, logits, stage.gap)
             # Rank 0's clock counts: were each to ask its own, one could go on and wait for the others for
             # ever.
             if deadline is not None and fabric.broadcast(time.monotonic() >= deadline):
@@ -100,11 +102,14 @@ class _Objective(nn.Module):
         self.network, self.loss = network, loss
 
     def forward(
-        self, frames: Tensor, first_masks: Tensor, masks: Tensor, distances: Tensor | None
+        self, frames: Tensor, first_masks: Tensor, masks: Tensor, distances: Tensor | None, gap: int
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """The tensors of a TensorBatch -> (total, its terms, logits)."""
-        output = self.network(frames.float(), first_masks.float())
-        total, terms = self.loss(output.logits, output.distance, masks.float(), distances)
+        """The tensors of a TensorBatch -> (total, its terms, logits of the frames that `with_gradient` lists)."""
+        output = self.network(frames.float(), first_masks.float(), gap)
+        # masks and distances begin with frame 1
+        trained = [t - 1 for t in with_gradient(frames.shape[1], gap)]
+        distances = None if distances is None else distances[:, trained]
+        total, terms = self.loss(output.logits, output.distance, masks[:, trained].float(), distances)
         return total, terms, output.logits
 
 
@@ -127,6 +132,8 @@ class _Run:
             self.done, self.messages = saved.step, [f"resumed at step {saved.step}"]
             self.network.load_state_dict(saved.weights)
             self.loss.load_state_dict(saved.loss_weights)
+        for module in self.network.encoder.up_to(config.frozen) if config.frozen else ():
+            module.requires_grad_(False)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = _averaged(self.network, config.ema, saved)
         if self.averaged is not None:
@@ -136,12 +143,12 @@ class _Run:
         if saved is not None:
             _resume_optimizer(self.optimizer, saved, self.path)
 
-    def update(self, batch: TensorBatch, rate: float) -> tuple[float, dict[str, Tensor], Tensor]:
+    def update(self, batch: TensorBatch, rate: float, gap: int) -> tuple[float, dict[str, Tensor], Tensor]:
         """One step: (loss, its terms, logits); the loss is the mean over the ranks. ValueError where it is no
         finite number, with nothing changed."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["share"]
-        total, terms, logits = self.model(batch.frames, batch.first_masks, batch.masks, batch.distances)
+        total, terms, logits = self.model(batch.frames, batch.first_masks, batch.masks, batch.distances, gap)
         self.fabric.backward(total)
         norm = self.fabric.clip_gradients(
             self.model, self.optimizer, max_norm=self.config.clip_norm, error_if_nonfinite=False
@@ -186,17 +193,30 @@ def _saved(path: Path, config: TrainConfig) -> Checkpoint | None:
 def _start_weights(network: S2Spp, options: RunOptions) -> str:
     """Load what the run starts from and say what that was."""
     if options.init_from is not None:
-        start = Checkpoint.load(options.init_from)
-        if start.network != network.config:
-            raise ValueError(f"{options.init_from} holds weights of another network, trained as {start.train.network}")
-        network.load_state_dict(start.averaged or start.weights)
-        return f"starting from the weights of {options.init_from}, step {start.step}"
+        return _start_from(network, options.init_from)
     if options.encoder_weights is None:
         return "no encoder weights given: everything starts from random values"
     said = network.encoder.load_pretrained(options.encoder_weights)
     if network.initializer.encoder is not None:
         network.initializer.encoder.load_pretrained(options.encoder_weights)
     return said
+
+
+def _start_from(network: S2Spp, path: Path) -> str:
+    """Take every weight that fits from a checkpoint or a bundle; `network` may be another one than was trained."""
+    if path.is_dir():
+        weights = bundle_weights(path)
+    else:
+        start = Checkpoint.load(path)
+        weights = start.averaged or start.weights
+    ours = network.state_dict()
+    fitting = {name: tensor for name, tensor in weights.items() if name in ours and ours[name].shape == tensor.shape}
+    if not fitting:
+        raise ValueError(f"{path}: none of its weights fits this network")
+    network.load_state_dict(fitting, strict=False)
+    anew = sorted({name.split(".")[0] for name in ours.keys() - fitting.keys()})
+    rest = f"; something in {', '.join(anew)} does not fit and starts anew" if anew else ""
+    return f"starting from {len(fitting)} of {len(ours)} weights of {path}{rest}"
 
 
 def _averaged(network: S2Spp, decay: float, saved: Checkpoint | None) -> AveragedModel | None:
@@ -216,11 +236,15 @@ def _optimizer(config: TrainConfig, network: S2Spp, loss: nn.Module) -> torch.op
     """Encoders and the rest in groups of their own for the learning rate, each with and without weight
     decay."""
     encoders = [network.encoder, network.initializer.encoder]
-    encoder = [p for module in encoders if module is not None for p in module.parameters()]
+    encoder = [p for module in encoders if module is not None for p in module.parameters() if p.requires_grad]
     known = {id(p) for p in encoder}
-    rest = [p for p in network.parameters() if id(p) not in known] + list(loss.parameters())
+    rest = [p for p in network.parameters() if id(p) not in known and p.requires_grad] + list(loss.parameters())
     groups = [
-        {"params": [p for p in part if (p.ndim > 1) == decayed], "share": share, "weight_decay": decay}
+        {
+            "params": [p for p in part if (p.ndim > 1) == decayed and p.requires_grad],
+            "share": share,
+            "weight_decay": decay,
+        }
         for part, share in ((rest, 1.0), (encoder, config.encoder_lr))
         for decayed, decay in ((True, config.weight_decay), (False, 0.0))
     ]

@@ -24,7 +24,10 @@ def train(
         Path | None,
         typer.Option(help="ImageNet weights of the encoder (safetensors). Default: DATA/backbones, when it is there."),
     ] = None,
-    init_from: Annotated[Path | None, typer.Option(help="Start from the weights of this checkpoint.")] = None,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(help="Start from the weights of this checkpoint or bundle folder; those that fit are taken."),
+    ] = None,
     max_minutes: Annotated[
         float | None, typer.Option(help="Stop after so long and save; the same command goes on later.")
     ] = None,

@@ -8,14 +8,13 @@ from tiny_datasets import texture
 
 from model.data.augment import (
     AugmentConfig,
-    augment_clip,
     corrupt_mask,
     random_affine,
     random_colour,
     recolour,
+    warp_frame,
+    warp_mask,
 )
-
-ALWAYS = AugmentConfig(affine_odds=1, colour_odds=1)
 
 
 def disc(radius: int) -> np.ndarray:
@@ -24,13 +23,7 @@ def disc(radius: int) -> np.ndarray:
     return mask
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**32 - 1))
-def test_a_static_clip_stays_static(seed: int) -> None:
-    frames, masks = np.stack([texture(1, 96, 160)] * 4), np.stack([disc(25)] * 4)
-    frames, masks = augment_clip(frames, masks, np.random.default_rng(seed), ALWAYS)
-    assert (frames == frames[0]).all()
-    assert (masks == masks[0]).all()
+SIZE = (96, 160)
 
 
 @settings(max_examples=25, deadline=None)
@@ -38,25 +31,44 @@ def test_a_static_clip_stays_static(seed: int) -> None:
 def test_the_mask_goes_where_the_pixels_go(seed: int) -> None:
     mask = disc(20)
     frame = np.where(mask[..., None] == 1, (250, 0, 0), (0, 0, 0)).astype(np.uint8)
-    config = AugmentConfig(affine_odds=1, colour_odds=0)
-    frames, masks = augment_clip(frame[None], mask[None], np.random.default_rng(seed), config)
-    assert ((frames[0, ..., 0] > 125) != masks[0]).mean() < 0.002
-    assert 0.4 < masks[0].sum() / mask.sum() < 1.9
+    onto = random_affine(SIZE, np.random.default_rng(seed), AugmentConfig(affine_odds=1))
+    warped, moved = warp_frame(frame, onto, SIZE), warp_mask(mask, onto, SIZE)
+    # The grey beyond the frame is no object either.
+    assert ((warped[..., 0] > 187) != moved).mean() < 0.004
+    assert 0.4 < moved.sum() / mask.sum() < 1.9
 
 
-def test_reflection_fills_frames_but_adds_no_object() -> None:
-    frame, mask = np.full((96, 160, 3), 200, np.uint8), np.zeros((96, 160), np.uint8)
-    mask[:, :3] = 1
-    config = AugmentConfig(flip_odds=0, affine_odds=1, rotation_deg=0, shear_deg=0, scale=(0.75, 0.75), colour_odds=0)
-    frames, masks = augment_clip(frame[None], mask[None], np.random.default_rng(0), config)
-    assert (frames == 200).all()
-    assert masks.sum() < mask.sum()
+def test_nothing_of_the_object_shows_beyond_the_frame() -> None:
+    frame, mask = np.full((*SIZE, 3), 20, np.uint8), np.zeros(SIZE, np.uint8)
+    frame[:, :30], mask[:, :30] = 240, 1
+    away = np.array([[0.6, 0, 40], [0, 0.6, 20], [0, 0, 1]])
+    warped, moved = warp_frame(frame, away, SIZE), warp_mask(mask, away, SIZE)
+    assert ((warped[..., 0] > 200) == moved).all()
+    assert (warped[:, :38] == 127).all()
+
+
+def test_a_strong_reduction_averages_instead_of_skipping() -> None:
+    stripes = np.zeros((96, 160, 3), np.uint8)
+    stripes[:, ::2] = 200
+    quarter = np.array([[0.25, 0, -0.375], [0, 0.25, -0.375], [0, 0, 1]])
+    assert np.abs(warp_frame(stripes, quarter, (24, 40)).astype(int) - 100).max() <= 1
+    assert (warp_mask(disc(40), quarter, (24, 40)) != cv2.resize(disc(40), (40, 24))).mean() < 0.02
+
+
+def test_pixel_centres_stay_when_areas_are_averaged() -> None:
+    mask = np.zeros((96, 160), np.uint8)
+    mask[32:48, 64:96] = 1
+    quarter = np.array([[0.25, 0, -0.375], [0, 0.25, -0.375], [0, 0, 1]])
+    small = warp_mask(mask, quarter, (24, 40))
+    assert small[8:12, 16:24].all() and small.sum() == 32
 
 
 def test_every_part_can_be_switched_off() -> None:
     off = AugmentConfig(flip_odds=0, affine_odds=0, colour_odds=0)
-    assert random_affine((96, 160), np.random.default_rng(0), off) is None
+    assert (random_affine(SIZE, np.random.default_rng(0), off) == np.eye(3)).all()
     assert random_colour(np.random.default_rng(0), off) is None
+    frame = texture(1, *SIZE)
+    assert (warp_frame(frame, np.eye(3), SIZE) == frame).all()
 
 
 def test_grey_takes_the_colour_away_and_hue_leaves_grey_alone() -> None:

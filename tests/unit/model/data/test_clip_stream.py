@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.data.clip import Clip
+from model.data.clip import Clip, NotVisibleError
 from model.data.davis import DavisDataset
 from model.data.read import DataError
 from model.data.stills import StillSource
@@ -108,6 +108,36 @@ class Fading:
         self.draws += 1
         masks = np.full((length, *size), self.draws % self.every == 0, np.uint8)
         return Clip("fading", np.zeros((length, *size, 3), np.uint8), masks)
+
+
+class Specks:
+    """A source whose object is too small to be found, except in every `every`-th draw."""
+
+    name = "specks"
+
+    def __init__(self, every: int) -> None:
+        self.inner = Fading(every=1)
+        self.every, self.draws = every, 0
+
+    def __len__(self) -> int:
+        return 1
+
+    def sequence(self, index: int) -> str:
+        return "specks"
+
+    def clip(self, index: int, length: int, size: tuple[int, int], rng: np.random.Generator) -> Clip:
+        self.draws += 1
+        if self.draws % self.every:
+            raise NotVisibleError("specks/00000.png: too small")
+        return self.inner.clip(index, length, size, rng)
+
+
+def test_an_object_too_small_to_see_is_passed_over() -> None:
+    """One such object in a data set must not end a run of days, again and again at the same step."""
+    source = Specks(every=3)
+    config = StreamConfig(((source, 1.0),), batch=1, seed=0, size=(8, 8), length=GrowingLength(2, 2, 1))
+    assert ClipStream(config).batch(0).masks_BTHW[:, 0].all()
+    assert source.draws == 3
 
 
 def test_degenerate_clips_are_drawn_again_but_not_for_ever() -> None:

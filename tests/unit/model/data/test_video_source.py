@@ -81,6 +81,23 @@ def test_zoom_keeps_the_whole_object_and_enlarges_it(tmp_path: Path) -> None:
     assert max(areas) > 1600
 
 
+def test_a_clip_looks_alike_in_every_frame(tmp_path: Path) -> None:
+    save_davis_sequence(tmp_path, "still", [moving_square(0)] * 4, indexed=True)
+    clip = source_of(tmp_path, VideoConfig()).clip(0, 4, (60, 100), np.random.default_rng(3))
+    assert (clip.masks_THW == clip.masks_THW[0]).all()
+
+
+@pytest.mark.parametrize("size", [(60, 100), (100, 60), (64, 64)])
+def test_no_shape_of_clip_squeezes_the_object(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Serving keeps the aspect ratio too: a square stays one, in a portrait clip of a landscape video as well."""
+    save_davis_sequence(tmp_path, "long", [moving_square(0)], indexed=True)
+    source = source_of(tmp_path, VideoConfig(augment=STILL))
+    for seed in range(20):
+        mask = source.clip(0, 1, size, np.random.default_rng(seed)).masks_THW[0]
+        ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        assert abs((ys[-1] - ys[0]) - (xs[-1] - xs[0])) <= 2
+
+
 def test_a_dataset_without_objects_is_refused() -> None:
     with pytest.raises(DataError, match="no annotated object"):
         VideoSource("nothing", [])

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.config import MemoryConfig, NetworkConfig
-from model.network import S2Spp, encoders
+from model.config import MemoryConfig, NeckConfig, NetworkConfig
+from model.network import S2Spp, encoders, with_gradient
 from model.network.memory import CELL_BOUND
 from model.recipes import RECIPES, recipe
 from model.training.losses import ClipLoss, LossConfig
@@ -31,9 +31,9 @@ def small(config: NetworkConfig) -> NetworkConfig:
         MemoryConfig(m.stride, 6 + 2 * n, m.kernel, min(m.inputs, 8)) for n, m in enumerate(config.memories)
     )
     attention = config.attention and replace(config.attention, key_channels=4, value_channels=6)
-    return replace(
-        config, memories=memories, decoder=tuple(10 - n for n in range(len(config.decoder))), attention=attention
-    )
+    decoder = tuple(10 - n for n in range(len(config.decoder)))
+    neck = config.neck and NeckConfig((8, 7, 6), config.neck.depth)
+    return replace(config, memories=memories, decoder=decoder, attention=attention, neck=neck)
 
 
 @pytest.fixture
@@ -61,8 +61,57 @@ def test_a_clip_is_the_same_as_its_frames_one_by_one(name: str) -> None:
     assert state.changing.keys() == whole.state.changing.keys()
     for key, tensor in state.changing.items():
         torch.testing.assert_close(tensor, whole.state.changing[key], **CLOSE)
-    # A step that ignored its state would pass all of the above.
-    assert not torch.allclose(whole.logits[:, 0], whole.logits[:, 1])
+
+
+@pytest.mark.usefixtures("few_channels")
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_state_matters(name: str) -> None:
+    """A step that ignored one of them would still be equal in a clip and in a stream."""
+    torch.manual_seed(0)
+    network = S2Spp(small(recipe(name))).eval()
+    frames, mask = clip(1, 2)
+    with torch.no_grad():
+        features = network.encode(frames[:, 1])
+        state = network.initialise(frames[:, 0], mask, network.encode(frames[:, 0]))
+        output, _ = network.recur(features, state)
+        for part in ("changing", "constant"):
+            for key, tensor in getattr(state, part).items():
+                other = getattr(state, part) | {key: tensor + torch.randn_like(tensor)}
+                changed, _ = network.recur(features, state._replace(**{part: other}))
+                assert not torch.equal(changed.logits, output.logits), key
+
+
+@pytest.mark.usefixtures("few_channels")
+def test_a_gap_steps_but_neither_learns_nor_answers() -> None:
+    torch.manual_seed(0)
+    network = S2Spp(small(recipe("light")))
+    frames, mask = clip(1, 9)
+    assert with_gradient(9, 4) == [1, 2, 7, 8]
+    whole, gapped = network(frames, mask), network(frames, mask, 4)
+    torch.testing.assert_close(gapped.logits, whole.logits[:, [0, 1, 6, 7]], **CLOSE)
+    # What comes after the gap pulls at nothing that came before it, except by the constant states.
+    before = network.initializer.start["32"].weight
+    assert torch.autograd.grad(gapped.logits[:, 2:].sum(), before, retain_graph=True)[0].abs().sum() == 0
+    assert torch.autograd.grad(gapped.logits[:, :2].sum(), before)[0].abs().sum() > 0
+
+
+@pytest.mark.usefixtures("few_channels")
+def test_weights_still_learn_after_a_gap_in_mixed_precision() -> None:
+    """Autocast's cache of rounded weights, filled without a gradient, once cut them off."""
+    torch.manual_seed(0)
+    network = S2Spp(small(recipe("light")))
+    frames, mask = clip(1, 7)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = network(frames, mask, 2)
+    output.logits[:, 2:].float().sum().backward()
+    for parameter in (network.encoder.stem[0].weight, network.head.mask.weight, network.stages[0].conv.weight):
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(("length", "gap"), [(1, 0), (5, 3), (4, -1)])
+def test_a_clip_too_short_for_its_gap_is_refused(length: int, gap: int) -> None:
+    with pytest.raises(ValueError, match="first frame and one to segment"):
+        with_gradient(length, gap)
 
 
 @pytest.mark.usefixtures("few_channels")
@@ -98,7 +147,7 @@ def test_the_states_are_those_of_the_contract(name: str) -> None:
                 shape = (2, memory.channels, HEIGHT // memory.stride, WIDTH // memory.stride)
                 expected[f"rnn{number}_{part}"] = shape
     if config.previous_mask or config.recurrence == "mask_guidance":
-        expected["previous_mask"] = (2, 1, HEIGHT // config.output_stride, WIDTH // config.output_stride)
+        expected["previous_mask"] = (2, 1, HEIGHT // config.head_stride, WIDTH // config.head_stride)
     constant = {}
     if config.attention:
         cells = (HEIGHT // config.attention.stride, WIDTH // config.attention.stride)
@@ -141,12 +190,12 @@ def test_the_state_stays_within_float16_however_long_the_stream(name: str) -> No
         state = network.initialise(frames[:, 0], mask, features)
         for _ in range(100):
             _, state = network.recur(features, state)
-    for key in ("rnn1_h", "rnn1_c"):
+    for key in (f"rnn{number}_{part}" for number in network.numbers.values() for part in "hc"):
         assert state.changing[key].isfinite().all()
         assert state.changing[key].abs().max() <= CELL_BOUND
 
 
 def test_a_clip_of_one_frame_is_refused() -> None:
     frames, mask = clip(1, 1)
-    with pytest.raises(ValueError, match="two frames"):
+    with pytest.raises(ValueError, match="one to segment"):
         S2Spp(recipe("light"))(frames, mask)

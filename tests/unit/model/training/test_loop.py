@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -16,6 +17,7 @@ from tiny_training import TINY_VGG, options, tiny_network, tiny_train
 from torch import Tensor, nn
 
 from model import recipes
+from model.config import MemoryConfig
 from model.network import S2Spp, encoders
 from model.training import loop
 from model.training.checkpoint import Checkpoint
@@ -95,6 +97,8 @@ def test_work_after_the_last_save_is_done_again_and_logged_once(
     monkeypatch.setattr("model.training.log._WINDOW", 1)
     run = options(photos, tmp_path, save_every=2)
     train_until_killed(tiny_train(), run, 5, monkeypatch)
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"step": 5, "lo')
     assert train(tiny_train(), run).losses == whole_run.losses[4:]
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(6))
@@ -194,7 +198,11 @@ def test_the_averaged_weights_are_the_model(whole_run: TrainResult) -> None:
 
 
 def test_starting_from_another_run_takes_its_averaged_weights(
-    whole_run: TrainResult, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole_run: TrainResult,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     start = Checkpoint.load(whole_run.checkpoint)
     still = tiny_train((1,), ema=0.0, warmup=10**9, weight_decay=0.0)
@@ -203,9 +211,36 @@ def test_starting_from_another_run_takes_its_averaged_weights(
     assert after.averaged is None and start.averaged is not None
     for name, weight in after.weights.items():
         torch.testing.assert_close(weight, start.averaged[name], rtol=0, atol=1e-6)
-    monkeypatch.setitem(recipes.RECIPES, "tiny", lambda: replace(tiny_network(), cell="relu"))
-    with pytest.raises(ValueError, match="another network"):
-        train(still, replace(run, out=tmp_path / "other"))
+    # Another network takes what fits, and says that something does not.
+    wider = replace(tiny_network(), memories=(MemoryConfig(32, 12, 3), MemoryConfig(16, 10, 3)))
+    monkeypatch.setitem(recipes.RECIPES, "tiny", lambda: wider)
+    train(still, replace(run, out=tmp_path / "wider"))
+    said = " ".join(capsys.readouterr().err.split())
+    assert re.search(r"weights of .*; something in initializer, memories, stages does not fit", said)
+    other = Checkpoint.load(tmp_path / "wider" / "checkpoint.pt").weights
+    torch.testing.assert_close(other["head.mask.weight"], start.averaged["head.mask.weight"], rtol=0, atol=1e-6)
+
+
+def test_a_gap_makes_clips_longer_and_leaves_its_frames_out(photos: Path, tmp_path: Path) -> None:
+    config = tiny_train((2,))
+    gapped = replace(config, stages=(replace(config.stages[0], gap=3),))
+    run = options(photos, tmp_path, picture_every=1)
+    batch = next(iter(loop.batches(gapped, tiny_network(), photos, 0, 0, 0)))[2]
+    assert batch.frames.shape[1] == 6 and batch.masks.shape[1] == 5
+    assert len(train(gapped, run).losses) == 2
+
+
+def test_frozen_layers_keep_their_weights(photos: Path, tmp_path: Path) -> None:
+    before = S2Spp(tiny_network()).encoder
+    run = options(photos, tmp_path)
+    config = tiny_train((1,), frozen=4, ema=0.0)
+    torch.manual_seed(config.seed)
+    start = S2Spp(tiny_network()).state_dict()
+    after = Checkpoint.load(train(config, run).checkpoint).weights
+    kept = {name for name in after if torch.equal(after[name], start[name])}
+    frozen = {f"encoder.blocks.{n}.0.{part}" for n in (0, 1) for part in ("weight", "bias")}
+    assert frozen <= kept and not any(name.startswith("encoder.blocks.2") for name in kept)
+    assert before.up_to(4) == list(before.blocks[:2])
 
 
 def test_encoder_weights_go_into_both_encoders(photos: Path, tmp_path: Path) -> None:
@@ -231,7 +266,7 @@ def test_the_loss_falls_and_the_masks_come_out_on_one_batch_learned_by_heart(
         for step in range(config.steps):
             yield step, stage, batch
 
-    config = tiny_train((120,), seed=4, first_mask_noise=0.0, warmup=0, encoder_lr=1.0)
+    config = tiny_train((120,), seed=5, first_mask_noise=0.0, warmup=0, encoder_lr=1.0)
     _, _, batch = next(iter(whole(config, tiny_network(), photos, 0, 0, 0)))
     monkeypatch.setattr(loop, "batches", same_batch)
     result = train(config, options(photos, tmp_path))

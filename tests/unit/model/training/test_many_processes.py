@@ -27,9 +27,9 @@ class Run(loop._Run):
     def __init__(self, *args):
         super().__init__(*args)
         runs.append(self)
-    def update(self, batch, rate):
+    def update(self, batch, rate, gap):
         seen.append(int(batch.frames.long().sum()))
-        return super().update(batch, rate)
+        return super().update(batch, rate, gap)
 loop._Run = Run
 loop.train(tiny_train((1, 2)), options(photos, out, devices=2, max_minutes=0.0))
 run = runs[0]

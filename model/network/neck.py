@@ -1,0 +1,48 @@
+"""Neck: the encoder's features fused from coarse to fine, before any object is looked at."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.config import NeckConfig
+from model.network.encoders import xavier_conv
+
+STRIDES = (16, 8, 4)
+
+
+class Neck(nn.Module):
+    """Features of strides 16, 8 and 4, each 3x3-convolved with the up-sampled coarser ones (as in a feature pyramid,
+    Lin et al. 2017); stride 4 also takes in the detail of stride 2, and stride 32 stays the encoder's own.
+
+    Everything here is done once a frame: what it does, no object has to pay for again."""
+
+    def __init__(self, encoder: dict[int, int], config: NeckConfig) -> None:
+        super().__init__()
+        self.channels = {32: encoder[32]} | dict(zip(STRIDES, config.channels, strict=True))
+        self.detail = nn.Conv2d(encoder[2], encoder[4], 2, stride=2)
+        self.fuse = nn.ModuleDict()
+        self.deepen = nn.ModuleDict()
+        for stride, depth in zip(STRIDES, config.depth, strict=True):
+            outputs = self.channels[stride]
+            inputs = self.channels[2 * stride] + encoder[stride] + (encoder[4] if stride == 4 else 0)
+            self.fuse[str(stride)] = nn.Conv2d(inputs, outputs, 3, padding=1)
+            self.deepen[str(stride)] = nn.ModuleList(nn.Conv2d(outputs, outputs, 3, padding=1) for _ in range(depth))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                xavier_conv(module)
+
+    def forward(self, features: dict[int, Tensor]) -> dict[int, Tensor]:
+        """{stride: [B,C,h,w]} of the encoder, strides 2 to 32 -> of the neck, strides 4 to 32."""
+        x = features[32]
+        fused = {32: x}
+        for stride in STRIDES:
+            parts = [F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False), features[stride]]
+            if stride == 4:
+                parts.append(F.relu(self.detail(features[2])))
+            x = F.relu(self.fuse[str(stride)](torch.cat(parts, dim=1)))
+            for conv in self.deepen[str(stride)]:  # type: ignore[attr-defined]
+                x = x + F.relu(conv(x))
+            fused[stride] = x
+        return fused
