@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 
@@ -93,6 +95,17 @@ def test_any_multiple_of_the_stride_runs(runtime: OnnxRuntime, size: tuple[int, 
     result = runtime.step(frame[None], row, runtime.initialise(frame[None], mask[None], row))
     assert result.probability.shape == (1, size[0] // 2, size[1] // 2)
     assert result.probability.min() >= 0 and result.probability.max() <= 1 and result.compute_ms > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the C library keeps what is freed, by its own rules")
+def test_opening_sessions_leaves_their_state_and_no_working_memory(runtime: OnnxRuntime) -> None:
+    scenes = [_scene(seed, (256, 448)) for seed in range(8)]
+    frames, masks = (np.stack(part) for part in zip(*scenes, strict=True))
+    process = psutil.Process()
+    before = process.memory_info().rss
+    state = runtime.initialise(frames, masks, np.arange(8))
+    left = process.memory_info().rss - before - sum(tensor.nbytes for tensor in state.values())
+    assert left < 20e6, "working on eight frames takes 170 MB"
 
 
 @pytest.fixture
