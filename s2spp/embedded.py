@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,7 +17,8 @@ _STOP_S = 20.0
 
 
 class EmbeddedServer:
-    """`with EmbeddedServer(folder) as server: server.http, server.grpc`. A process of its own on free ports.
+    """`with EmbeddedServer(folder) as server: server.http, server.grpc`. A process of its own on free ports, that ends
+    when this one does, even by kill -9.
 
     http: "http://127.0.0.1:PORT"; grpc: "127.0.0.1:PORT". Its log is FOLDER/server.log.
     """
@@ -27,7 +28,7 @@ class EmbeddedServer:
         self.log = data_dir / "server.log"
         self._command = [
             sys.executable, "-m", "s2spp.cli", "serve", "--http-port", "0", "--grpc-port", "0",
-            "--data-dir", str(data_dir), "--bundle", bundle, "--threads", str(threads),
+            "--data-dir", str(data_dir), "--bundle", bundle, "--threads", str(threads), "--stop-with-stdin",
         ]  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
         self.http = ""
@@ -50,14 +51,13 @@ class EmbeddedServer:
     def start(self) -> None:
         """Returns when the server answers. Raises OSError with the log's end when it does not come up."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        address = self.data_dir / "server.json"
-        address.unlink(missing_ok=True)
         with self.log.open("ab") as log:
+            # The pipe is never written to. Its end here closes with this process, however that goes.
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ, start_new_session=True
+                self._command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
             )
         try:
-            if self._comes_up(self._process, address):
+            if self._comes_up(self._process):
                 return
         except BaseException:  # Ctrl-C too: in a session of its own, the server would not hear of it
             self.stop()
@@ -66,24 +66,28 @@ class EmbeddedServer:
         tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
         raise OSError(f"the server did not start; the end of {self.log}:\n{tail}")
 
-    def _comes_up(self, process: subprocess.Popen[bytes], address: Path) -> bool:
+    def _comes_up(self, process: subprocess.Popen[bytes]) -> bool:
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline and process.poll() is None:
-            if address.exists():
-                where = json.loads(address.read_text())
-                self.http, self.grpc = where["http"], where["grpc"]
-                return True
+            with suppress(FileNotFoundError):
+                where = json.loads((self.data_dir / "server.json").read_text())
+                if where["pid"] == process.pid:  # else of one that was killed
+                    self.http, self.grpc = where["http"], where["grpc"]
+                    return True
             time.sleep(0.02)
         return False
 
-    def stop(self) -> None:
-        """SIGTERM: it commits and ends. Killed when it does not."""
-        if self._process is None:
-            return
-        self._process.send_signal(signal.SIGTERM)
+    def stop(self) -> int | None:
+        """SIGTERM: it commits and ends. Killed when it does not. Returns its exit status, None without a start."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        assert process.stdin is not None
+        process.send_signal(signal.SIGTERM)
         try:
-            self._process.wait(_STOP_S)
+            status = process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
+            process.kill()
+            status = process.wait()
+        process.stdin.close()
+        return status

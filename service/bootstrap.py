@@ -22,6 +22,7 @@ from service.settings import Settings
 
 _log = logging.getLogger(__name__)
 _ADDRESSES = "server.json"
+_STDIN = 0
 # Beside images a message has a few fields, and one only somewhat too large is still told the reason.
 _MESSAGE_OVERHEAD = 1 << 20
 
@@ -71,25 +72,26 @@ async def build_engine(
         await queue.close()
 
 
-def run(settings: Settings) -> None:
-    """`serve` on the fastest event loop there is, until SIGTERM or SIGINT."""
+def run(settings: Settings, *, stop_with_stdin: bool = False) -> None:
+    """`serve` on the fastest event loop there is."""
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with suppress(ImportError):  # not made for every platform
         from uvloop import new_event_loop as factory
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(serve(settings))
+        runner.run(serve(settings, stop_with_stdin=stop_with_stdin))
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, *, stop_with_stdin: bool = False) -> None:
     """The embedded server: REST and gRPC over one engine, sessions in a Redis. Returns after SIGTERM or
-    SIGINT, when running requests have ended and every session is committed.
+    SIGINT, when running requests have ended and every session is committed. `stop_with_stdin`: so, too, when
+    standard input, a pipe, is closed.
 
     While it serves, `server.json` in the data folder tells its addresses. Raises CannotServe (the data folder
     or its Redis), BundleError, Unavailable (REDIS_URL does not answer), OSError (a port is taken)."""
     from service.telemetry import MeasuredRuntime, Telemetry, configure_logging
 
     configure_logging(settings.log_level, settings.log_format)
-    told_to_stop = _stop_signal()
+    told_to_stop = _stop_signal(stop_with_stdin)
     telemetry = Telemetry()
     async with AsyncExitStack() as stack:
         # The model loads while Redis starts, and is waited for whatever happens to Redis.
@@ -181,7 +183,7 @@ async def _ended(task: asyncio.Task[Any]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-def _stop_signal() -> asyncio.Event:
+def _stop_signal(stop_with_stdin: bool) -> asyncio.Event:
     """Set by the first SIGTERM or SIGINT; a second one ends the process at once."""
     loop, told = asyncio.get_running_loop(), asyncio.Event()
     signals = (signal.SIGTERM, signal.SIGINT)
@@ -192,6 +194,13 @@ def _stop_signal() -> asyncio.Event:
             loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_DFL)
 
+    def read_stdin() -> None:
+        if not os.read(_STDIN, 1024):
+            loop.remove_reader(_STDIN)
+            tell()
+
     for each in signals:
         loop.add_signal_handler(each, tell)
+    if stop_with_stdin:
+        loop.add_reader(_STDIN, read_stdin)
     return told

@@ -16,6 +16,7 @@ def serve(
     redis_url: Annotated[str | None, typer.Option(help="Use this Redis instead of the embedded one.")] = None,
     bundle: Annotated[str | None, typer.Option(help="Bundle folder, or the name of a shipped one.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the model; 0: one per core.")] = None,
+    stop_with_stdin: Annotated[bool, typer.Option("--stop-with-stdin", hidden=True)] = False,
 ) -> None:
     """Serve sessions over REST and gRPC, with an embedded Redis that keeps them through a crash.
 
@@ -39,4 +40,4 @@ def serve(
         bundle=bundle,
         threads=threads,
     )
-    run(settings)
+    run(settings, stop_with_stdin=stop_with_stdin)

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 
-from s2spp.embedded import EmbeddedServer
 from s2spp.rest_client import RestClient, RestError, RestMask
 from service.client.images import labels_of
 from tests.e2e.material import Clip
+from tests.integration.server_process import ServerProcess
 
 KILLS = 20
-
-
-def _kill_all(server: EmbeddedServer) -> None:
-    """The server and everything it started, at once."""
-    process = psutil.Process(server.pid)
-    family = [process, *process.children(recursive=True)]
-    assert len(family) >= 2, "the embedded Redis should be a process of its own"
-    for member in family:
-        os.kill(member.pid, signal.SIGKILL)
-    psutil.wait_procs(family, timeout=10)
 
 
 def test_kill_nine_twenty_times_in_a_strict_session(tmp_path: Path, clip: Clip) -> None:
     seed = random.randrange(10**6)
     rng = random.Random(seed)
     print(f"seed {seed}")
-    server = EmbeddedServer(tmp_path / "state")
+    server = ServerProcess(tmp_path / "state")
     with server, RestClient(server.http) as client:
         expected = [labels_of(answer.mask) for answer in client.track(clip.jpegs, clip.mask_png)]
     assert len(expected) == 100 and any(mask.any() for mask in expected)
@@ -55,7 +42,7 @@ def test_kill_nine_twenty_times_in_a_strict_session(tmp_path: Path, clip: Clip) 
             masks.append(labels_of(answer.mask))
             assert answer.committed_frame >= index, "strict: an answered frame is a stored frame"
             if index in between:
-                _kill_all(server)
+                server.kill()
                 server.start()
                 with RestClient(server.http) as client:
                     again = client.segment(session, index, clip.jpegs[index])
@@ -66,7 +53,7 @@ def test_kill_nine_twenty_times_in_a_strict_session(tmp_path: Path, clip: Clip) 
         assert np.array_equal(got, want), f"frame {index} differs after {KILLS} kills, seed {seed}"
 
 
-def _kill_while_answering(server: EmbeddedServer, session: str, index: int, frame: bytes, delay_s: float) -> None:
+def _kill_while_answering(server: ServerProcess, session: str, index: int, frame: bytes, delay_s: float) -> None:
     outcome: list[RestMask | RestError] = []
 
     def post() -> None:
@@ -79,6 +66,6 @@ def _kill_while_answering(server: EmbeddedServer, session: str, index: int, fram
     thread = threading.Thread(target=post)
     thread.start()
     time.sleep(delay_s)
-    _kill_all(server)
+    server.kill()
     thread.join(30)
     assert outcome, "the request neither ended nor failed"

@@ -1,17 +1,10 @@
-"""A real `s2spp serve` process on free ports, to be killed at will, and pictures to send to it."""
+"""An embedded server to be killed at will, and pictures to send to it."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import cv2
 import httpx
@@ -19,80 +12,29 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from s2spp.embedded import EmbeddedServer
+
 PATIENCE_S = 60.0
 Found = TypeVar("Found")
 
 
-class ServerProcess:
-    """`with ServerProcess(folder, bundle) as server`. `http` talks to it; `start` after `kill` is a restart."""
-
-    def __init__(self, data_dir: Path, bundle: str | Path, *options: str, **environment: str) -> None:
-        self.data_dir = data_dir
-        self._command = [sys.executable, "-m", "s2spp.cli", "serve", "--data-dir", str(data_dir)]
-        self._command += ["--bundle", str(bundle), "--threads", "1"]
-        self._command += options or ("--http-port", "0", "--grpc-port", "0")
-        self._environment = {key: value for key, value in os.environ.items() if key != "REDIS_URL"} | environment
-        self._process: subprocess.Popen[str] | None = None
-        self.http = httpx.Client()
-        self.grpc = ""
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
-
-    @property
-    def process(self) -> subprocess.Popen[str]:
-        assert self._process is not None, "not started"
-        return self._process
-
-    def launch(self) -> None:
-        """Starts it without waiting for anything."""
-        self._process = subprocess.Popen(
-            self._command, env=self._environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+class ServerProcess(EmbeddedServer):
+    """`client` talks to it; `start` after `kill` or `stop` is a restart."""
 
     def start(self) -> None:
-        """Returns when it serves."""
-        self.launch()
-        where = eventually(self._addresses)
-        self.http = httpx.Client(base_url=where["http"], timeout=30)
-        self.grpc = where["grpc"]
-
-    def outcome(self) -> tuple[int, str]:
-        """Exit status and everything it said, once it has ended by itself."""
-        said, _ = self.process.communicate(timeout=PATIENCE_S)
-        return self.process.returncode, said
-
-    def terminate(self) -> tuple[int, str]:
-        self.process.send_signal(signal.SIGTERM)
-        return self.outcome()
+        super().start()
+        self.client = httpx.Client(base_url=self.http, timeout=30)
 
     def redis(self) -> psutil.Process:
-        (redis,) = psutil.Process(self.process.pid).children()
+        (redis,) = psutil.Process(self.pid).children()
         return redis
 
     def kill(self) -> None:
-        """kill -9, the server and its Redis."""
-        if self.process.poll() is None:
-            server = psutil.Process(self.process.pid)
-            for member in (*server.children(), server):
-                member.kill()
-        self.process.communicate(timeout=PATIENCE_S)
-        self.http.close()
-
-    def _addresses(self) -> dict[str, str] | None:
-        if self.process.poll() is not None:
-            raise AssertionError(f"the server ended with status {self.process.returncode}: {self.outcome()[1]}")
-        try:
-            where: dict[str, str] = json.loads((self.data_dir / "server.json").read_text())
-        except FileNotFoundError:
-            return None
-        return where if int(where["pid"]) == self.process.pid else None
+        """kill -9, the server and everything it started."""
+        server = psutil.Process(self.pid)
+        for process in (*server.children(recursive=True), server):
+            process.kill()
+        self.stop()
 
 
 def eventually(look: Callable[[], Found | None]) -> Found:

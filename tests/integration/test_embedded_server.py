@@ -38,21 +38,36 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
 
 
+@pytest.fixture(autouse=True)
+def no_redis_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REDIS_URL", raising=False)
+
+
 @pytest.fixture
 def server(tmp_path: Path, tiny: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path / "data", tiny) as server:
+    with ServerProcess(tmp_path / "data", str(tiny), threads=1) as server:
         yield server
 
 
+def refused(data_dir: Path, bundle: str, *options: str) -> str:
+    """What a server says that cannot start."""
+    command = [sys.executable, "-m", "s2spp.cli", "serve", "--data-dir", str(data_dir), "--bundle", bundle]
+    options = options or ("--http-port", "0", "--grpc-port", "0")
+    done = subprocess.run([*command, *options], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and "Traceback" not in said, said
+    return said
+
+
 def open_session(server: ServerProcess, frame: bytes, mask: bytes) -> str:
-    answer = server.http.post("/v1/sessions", files={"frame": ("f.jpg", frame), "mask": ("m.png", mask)})
+    answer = server.client.post("/v1/sessions", files={"frame": ("f.jpg", frame), "mask": ("m.png", mask)})
     assert answer.status_code == 201, answer.text
     session: str = answer.json()["session"]
     return session
 
 
 def post(server: ServerProcess, session: str, index: int, frame: bytes, durability: str = "strict") -> httpx.Response:
-    answer = server.http.post(
+    answer = server.client.post(
         f"/v1/sessions/{session}/frames/{index}",
         content=frame,
         params={"durability": durability},
@@ -72,7 +87,7 @@ def test_a_session_goes_on_after_server_and_redis_were_killed(tmp_path: Path, ti
     if bundle == "s2spp-light" and not (LIGHT / "manifest.json").is_file():
         pytest.skip("the bundle s2spp-light is not in bundles/")
     frames, mask = make_clip(9)
-    with ServerProcess(tmp_path / "data", tiny if bundle == "tiny" else LIGHT) as server:
+    with ServerProcess(tmp_path / "data", str(tiny if bundle == "tiny" else LIGHT), threads=1) as server:
         expected = masks_without_interruption(server, frames, mask)
         session = open_session(server, frames[0], mask)
         masks = []
@@ -81,7 +96,7 @@ def test_a_session_goes_on_after_server_and_redis_were_killed(tmp_path: Path, ti
             if index in (1, 5):
                 server.kill()
                 server.start()
-                assert server.http.get(f"/v1/sessions/{session}").json()["next_frame"] == index + 1
+                assert server.client.get(f"/v1/sessions/{session}").json()["next_frame"] == index + 1
                 assert post(server, session, index, frames[index]).content == masks[-1], "sent again: same bytes"
     assert masks == expected
     assert len(set(masks)) > 4, "the masks hardly change: losing the state would go unnoticed"
@@ -113,12 +128,11 @@ def test_sigterm_commits_what_was_not_and_ends_orderly(server: ServerProcess) ->
     for index in range(1, 4):
         post(server, session, index, frames[index], durability="relaxed")
     redis = server.redis()
-    status, said = server.terminate()
-    assert status == 0, said
+    assert server.stop() == 0, server.log.read_text()
     assert not redis.is_running()
     assert not (server.data_dir / "server.json").exists()
     server.start()
-    assert server.http.get(f"/v1/sessions/{session}").json()["committed_frame"] == 3
+    assert server.client.get(f"/v1/sessions/{session}").json()["committed_frame"] == 3
     assert post(server, session, 4, frames[4]).content == expected[3]
 
 
@@ -126,12 +140,8 @@ def test_a_second_server_on_the_same_folder_says_so_and_harms_nothing(server: Se
     frames, mask = make_clip(3)
     session = open_session(server, frames[0], mask)
     addresses = (server.data_dir / "server.json").read_text()
-    second = ServerProcess(server.data_dir, tiny)
-    second.launch()
-    status, said = second.outcome()
-    assert status == 1
-    assert str(server.data_dir) in said and str(server.process.pid) in said and "in use" in said
-    assert "Traceback" not in said
+    said = refused(server.data_dir, str(tiny))
+    assert str(server.data_dir) in said and str(server.pid) in said and "in use" in said
     assert (server.data_dir / "server.json").read_text() == addresses
     post(server, session, 1, frames[1])
 
@@ -143,23 +153,23 @@ def test_a_redis_that_dies_alone_comes_back_and_the_session_with_it(server: Serv
     server.redis().kill()
 
     def answered() -> httpx.Response | None:
-        answer = server.http.post(f"/v1/sessions/{session}/frames/1", content=frames[1])
+        answer = server.client.post(f"/v1/sessions/{session}/frames/1", content=frames[1])
         assert answer.status_code in (200, 503), answer.text
         return answer if answer.status_code == 200 else None
 
     assert eventually(answered).content == expected[0]
     assert post(server, session, 2, frames[2]).content == expected[1]
-    assert server.http.get("/readyz").status_code == 200
+    assert server.client.get("/readyz").status_code == 200
 
 
 def test_what_is_served_is_what_the_folder_says(server: ServerProcess) -> None:
     said = json.loads((server.data_dir / "server.json").read_text())
-    assert said["pid"] == server.process.pid
-    assert server.http.get("/readyz").status_code == 200
-    assert server.http.get("/v1/models").json()["models"][0]["name"] == "tiny"
+    assert said["pid"] == server.pid
+    assert server.client.get("/readyz").status_code == 200
+    assert server.client.get("/v1/models").json()["models"][0]["name"] == "tiny"
     frames, mask = make_clip(2)
     post(server, open_session(server, frames[0], mask), 1, frames[1])
-    metrics = server.http.get("/metrics").text
+    metrics = server.client.get("/metrics").text
     assert 's2spp_frame_seconds_count{stage="total"} 1.0' in metrics
     assert 's2spp_batch_size_sum{of="objects"} 2.0' in metrics
 
@@ -197,7 +207,7 @@ async def masks_in_process(bundle: Path, frames: list[bytes], mask: bytes) -> li
 
 
 def websocket_url(server: ServerProcess, session: str) -> str:
-    return f"{str(server.http.base_url).replace('http', 'ws', 1)}/v1/sessions/{session}/stream"
+    return f"{server.http.replace('http', 'ws', 1)}/v1/sessions/{session}/stream"
 
 
 def test_a_stream_that_is_open_does_not_hold_up_the_end(server: ServerProcess) -> None:
@@ -208,10 +218,9 @@ def test_a_stream_that_is_open_does_not_hold_up_the_end(server: ServerProcess) -
         socket.recv(), socket.recv()
         tracking = client.track(iter(lambda: frames[0], None), mask)
         next(tracking), next(tracking)
-        status, said = server.terminate()
-        assert status == 0, said
+        assert server.stop() == 0, server.log.read_text()
     server.start()
-    assert server.http.get(f"/v1/sessions/{session}").json()["committed_frame"] == 1
+    assert server.client.get(f"/v1/sessions/{session}").json()["committed_frame"] == 1
 
 
 @pytest.mark.parametrize("transport", ["http", "grpc"])
@@ -219,13 +228,9 @@ def test_a_port_that_is_taken_is_told_and_leaves_nothing_behind(tmp_path: Path, 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ports = {"http": "0", "grpc": "0", transport: str(taken.getsockname()[1])}
         options = ("--http-port", ports["http"], "--grpc-port", ports["grpc"])
-        server = ServerProcess(tmp_path / "data", tiny, *options)
-        server.launch()
-        status, said = server.outcome()
-    assert status == 1
-    assert ports[transport] in said and "Traceback" not in said
-    assert not (server.data_dir / "server.json").exists()
-    socket_file = str(server.data_dir / "redis.sock")
+        assert ports[transport] in refused(tmp_path, str(tiny), *options)
+    assert not (tmp_path / "server.json").exists()
+    socket_file = str(tmp_path / "redis.sock")
     assert not [each for each in psutil.process_iter(["cmdline"]) if socket_file in str(each.info["cmdline"])]
 
 
@@ -239,14 +244,11 @@ def test_a_port_that_is_taken_is_told_and_leaves_nothing_behind(tmp_path: Path, 
     ids=["setting", "redis", "bundle"],
 )
 def test_what_cannot_start_says_why(
-    tmp_path: Path, tiny: Path, bundle: str, environment: dict[str, str], says: str
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, bundle: str, environment: dict[str, str], says: str
 ) -> None:
-    server = ServerProcess(tmp_path / "data", bundle or tiny, **environment)
-    server.launch()
-    status, said = server.outcome()
-    assert status == 1
-    assert says in said
-    assert "Traceback" not in said
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert says in refused(tmp_path, bundle or str(tiny))
 
 
 def test_in_process_and_server_read_a_mask_file_alike(server: ServerProcess, tiny: Path) -> None:
@@ -278,22 +280,38 @@ cli.main()
 """
 
 
-@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGHUP])
-def test_a_command_that_is_told_to_end_takes_its_server_along(tmp_path: Path, tiny: Path, told: signal.Signals) -> None:
-    command = subprocess.Popen([sys.executable, "-c", _HOLD, "hold", str(tmp_path), str(tiny)])
-    server: psutil.Process | None = None
-
-    def addressed() -> psutil.Process | None:
-        with suppress(OSError):
-            return psutil.Process(json.loads((tmp_path / "server.json").read_text())["pid"])
-        return None
-
-    try:
-        server = eventually(addressed)
-        command.send_signal(told)
-        assert command.wait(timeout=30) == 128 + told
-        assert not server.is_running()
-    finally:
+@pytest.fixture
+def command(tmp_path: Path, tiny: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A command with a server of its own, as `s2spp demo` is one."""
+    with subprocess.Popen([sys.executable, "-c", _HOLD, "hold", str(tmp_path), str(tiny)]) as command:
+        yield command
         command.kill()
-        if server is not None and server.is_running():
-            server.kill()
+
+
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_command_that_ends_takes_its_server_along(
+    tmp_path: Path, command: subprocess.Popen[bytes], told: signal.Signals
+) -> None:
+    eventually(lambda: (tmp_path / "server.json").exists() or None)
+    family = psutil.Process(command.pid).children(recursive=True)
+    assert len(family) == 2, "the server and its Redis"
+    command.send_signal(told)
+    assert command.wait(timeout=30) == (-told if told is signal.SIGKILL else 128 + told)
+    eventually(lambda: not any(map(alive, family)) or None)
+
+
+def test_a_command_that_is_killed_while_its_server_starts_leaves_none(
+    tmp_path: Path, command: subprocess.Popen[bytes]
+) -> None:
+    def started() -> psutil.Process | None:
+        return next(iter(psutil.Process(command.pid).children()), None)
+
+    server = eventually(started)
+    command.kill()
+    eventually(lambda: not alive(server) or None)
+    assert not (tmp_path / "server.json").exists()
+
+
+def alive(process: psutil.Process) -> bool:
+    """An orphan whose new parent does not care about it stays a zombie."""
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
