@@ -72,8 +72,6 @@ class LocalEngine:
         self._table = SessionTable(limits, clock, self._observer)
         self._stepper = Stepper(queue, self._threads, limits.images, self._observer)
         self._doors = Doors()
-        # The restore or delete under way at a session's door; it goes on when its caller departs.
-        self._moving: dict[SessionId, asyncio.Task[None]] = {}
         self._running: set[asyncio.Task[Any]] = set()
         self._sweeper: asyncio.Task[None] | None = None
         self._closed = False
@@ -113,8 +111,7 @@ class LocalEngine:
     async def delete(self, session: SessionId) -> None:
         self._refuse_if_closed()
         async with self._doors.at(session):
-            await self._moved(session)
-            await self._move(session, self._delete(session))
+            await self._doors.move(session, self._own(self._delete(session)))
 
     async def ready(self) -> None:
         self._refuse_if_closed()
@@ -226,23 +223,12 @@ class LocalEngine:
         resident = None if session in self._doors else self._table.get(session)
         if resident is None:
             async with self._doors.at(session):
-                await self._moved(session)
                 while (resident := self._table.get(session)) is None:
                     self._refuse_if_closed()
-                    await self._move(session, self._restore(session))
+                    await self._doors.move(session, self._own(self._restore(session)))
         if self._table.expires_in_s(resident) == 0:
             raise SessionExpired(f"session {session} has expired; open a new one", session=session)
         return resident
-
-    async def _moved(self, session: SessionId) -> None:
-        """Wait for what a departed caller left under way at the session's door."""
-        if session in self._moving:
-            await asyncio.wait({self._moving[session]})
-
-    async def _move(self, session: SessionId, work: Coroutine[Any, Any, None]) -> None:
-        self._moving[session] = task = self._own(work)
-        task.add_done_callback(lambda _: self._moving.pop(session))
-        await asyncio.shield(task)
 
     async def _restore(self, session: SessionId) -> None:
         with self._table.permit():
