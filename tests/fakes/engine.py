@@ -48,6 +48,7 @@ MODEL = ModelInfo(
 class Call:
     """One call of `segment`, as it arrived."""
 
+    session: SessionId
     frame_index: int
     frame: EncodedImage
     durability: Durability
@@ -104,7 +105,7 @@ class FakeEngine:
         durability: Durability,
         received_through: int | None = None,
     ) -> Delivered:
-        self.calls.append(Call(frame_index, frame, durability, received_through))
+        self.calls.append(Call(session, frame_index, frame, durability, received_through))
         state = self._session(session)
         if frame_index != state.next_frame:
             raise FrameGap("wrong frame index", expected=state.next_frame)

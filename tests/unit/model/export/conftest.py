@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from tiny_bundles import CARD, TINY_VGG, Exported, checkpoint_of, tiny
 
 from model.config import NetworkConfig
 from model.export import export_bundle, parity
 from model.network import encoders
 from model.recipes import recipe
-
-
-@pytest.fixture(autouse=True, scope="package")
-def one_thread() -> Iterator[None]:
-    """On a busy machine two threads that wait for each other are many times slower than one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

@@ -1,26 +1,15 @@
 """Tiny training problems: a network of a few thousand weights, and photos made on the spot."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from tiny_training import TINY_VGG, tiny_network
 
 from model import recipes
 from model.network import encoders
-
-
-@pytest.fixture(autouse=True, scope="package")
-def one_thread() -> Iterator[None]:
-    """On a busy machine two threads that wait for each other are many times slower than one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

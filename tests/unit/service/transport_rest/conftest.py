@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -25,20 +25,10 @@ from service.core.types import (
     StateSpec,
 )
 from service.transport.rest import create_app, start_rest
+from tests.fakes.engine import Call
 
 SESSION = SessionId("A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6")
 LIMIT = 100_000
-
-
-@dataclass(frozen=True)
-class Segmented:
-    """One call of segment, as the engine saw it."""
-
-    session: str
-    index: int
-    frame: EncodedImage
-    durability: Durability
-    received_through: int | None
 
 
 class ScriptedEngine:
@@ -48,7 +38,7 @@ class ScriptedEngine:
     def __init__(self) -> None:
         self.failure: Exception | None = None
         self.opened: list[tuple[EncodedImage, EncodedImage, SessionOptions]] = []
-        self.segmented: list[Segmented] = []
+        self.calls: list[Call] = []
         self.deleted: list[SessionId] = []
         self.gates: dict[int, asyncio.Event] = {}
         self.mask_format = MaskFormat.PNG
@@ -74,7 +64,7 @@ class ScriptedEngine:
         received_through: int | None = None,
     ) -> Delivered:
         self._fail()
-        self.segmented.append(Segmented(session, frame_index, frame, durability, received_through))
+        self.calls.append(Call(session, frame_index, frame, durability, received_through))
         if frame_index < self.info.next_frame:
             raise FrameAcknowledged(f"frame {frame_index} was answered before", expected=self.info.next_frame)
         if frame_index > self.info.next_frame:

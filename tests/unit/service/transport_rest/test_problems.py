@@ -112,7 +112,7 @@ async def test_requests_that_reach_no_engine_get_problems_too(
     answer = await http.request(method, path)
     assert (answer.status_code, answer.json()["reason"]) == (status, reason)
     assert answer.headers["content-type"] == "application/problem+json"
-    assert not engine.segmented
+    assert not engine.calls
 
 
 async def test_method_not_allowed_says_what_is(http: httpx.AsyncClient) -> None:
@@ -136,7 +136,7 @@ async def test_a_sender_that_goes_away_midway_is_no_error(
     writer.close()
     await writer.wait_closed()
     assert (await http.get("/healthz")).status_code == 200
-    assert not engine.segmented
+    assert not engine.calls
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 

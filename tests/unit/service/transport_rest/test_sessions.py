@@ -130,14 +130,14 @@ async def test_a_frame_returns_its_mask_and_what_was_seen(http: httpx.AsyncClien
         {"object_id": 1, "area": 3, "box": [1, 2, 3, 1], "confidence": 0.75, "visible": True},
         {"object_id": 7, "area": 0, "box": [0, 0, 0, 0], "confidence": 0.0, "visible": False},
     ]
-    call = engine.segmented[0]
-    assert (call.session, call.index, call.frame.data) == (SESSION, 1, b"jpeg")
+    call = engine.calls[0]
+    assert (call.session, call.frame_index, call.frame.data) == (SESSION, 1, b"jpeg")
     assert (call.durability, call.received_through) == (Durability.STRICT, None)
 
 
 async def test_durability_and_acknowledgement_reach_the_engine(http: httpx.AsyncClient, engine: ScriptedEngine) -> None:
     await http.post(f"{FRAMES}/1?durability=relaxed&received_through=0", content=b"x", headers=JPEG)
-    call = engine.segmented[0]
+    call = engine.calls[0]
     assert (call.durability, call.received_through) == (Durability.RELAXED, 0)
 
 
@@ -152,7 +152,7 @@ async def test_raw_frames_carry_their_size(http: httpx.AsyncClient, engine: Scri
     raw = {"Content-Type": "application/x-rgb8"}
     assert (await http.post(f"{FRAMES}/1", content=b"x" * 72, headers=raw)).status_code == 400
     await http.post(f"{FRAMES}/1?height=4&width=6", content=b"x" * 72, headers=raw)
-    frame = engine.segmented[0].frame
+    frame = engine.calls[0].frame
     assert (frame.format, frame.height, frame.width) == (ImageFormat.RAW_RGB8, 4, 6)
 
 
@@ -162,7 +162,7 @@ async def test_content_types_whose_signature_decides(
 ) -> None:
     headers = {} if content_type is None else {"Content-Type": content_type}
     assert (await http.post(f"{FRAMES}/1", content=b"x", headers=headers)).status_code == 200
-    assert engine.segmented[0].frame.format is ImageFormat.AUTO
+    assert engine.calls[0].frame.format is ImageFormat.AUTO
 
 
 async def test_a_content_type_that_is_not_read_names_those_that_are(http: httpx.AsyncClient) -> None:
@@ -211,7 +211,7 @@ async def test_an_endless_body_is_refused_while_it_is_read(port: int, engine: Sc
     status_line = await asyncio.wait_for(reader.readline(), 10)
     writer.close()
     assert b" 413 " in status_line
-    assert not engine.segmented and not engine.opened
+    assert not engine.calls and not engine.opened
 
 
 async def test_a_body_that_arrives_in_pieces_is_whole(http: httpx.AsyncClient, engine: ScriptedEngine) -> None:
@@ -220,7 +220,7 @@ async def test_a_body_that_arrives_in_pieces_is_whole(http: httpx.AsyncClient, e
             yield piece
 
     await http.post(f"{FRAMES}/1", content=pieces(), headers=JPEG)
-    assert engine.segmented[0].frame.data == b"abc"
+    assert engine.calls[0].frame.data == b"abc"
 
 
 async def test_shutting_down_lets_a_frame_finish(engine: ScriptedEngine) -> None:
@@ -230,7 +230,7 @@ async def test_shutting_down_lets_a_frame_finish(engine: ScriptedEngine) -> None
     base = f"http://127.0.0.1:{server.port}"
     async with httpx.AsyncClient(base_url=base, timeout=10) as client:
         sending = asyncio.create_task(client.post(f"{FRAMES}/1", content=b"x", headers=JPEG))
-        while not engine.segmented:
+        while not engine.calls:
             await asyncio.sleep(0.01)
         asyncio.get_running_loop().call_later(0.2, engine.gates[1].set)
         await server.stop(grace_s=10)
@@ -244,7 +244,7 @@ async def test_shutting_down_does_not_wait_for_ever(engine: ScriptedEngine) -> N
     server = await start_rest(create_app(engine, max_image_bytes=LIMIT, metrics=bytes, version="1"))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10) as client:
         sending = asyncio.create_task(client.post(f"{FRAMES}/1", content=b"x", headers=JPEG))
-        while not engine.segmented:
+        while not engine.calls:
             await asyncio.sleep(0.01)
         await asyncio.wait_for(server.stop(grace_s=1), 10)
         sending.cancel()

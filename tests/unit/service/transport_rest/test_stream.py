@@ -40,9 +40,9 @@ async def test_each_message_is_the_next_frame(port: int, engine: ScriptedEngine)
         "confidence": 0.75,
         "visible": True,
     }
-    assert [call.frame.data for call in engine.segmented] == [b"jpeg 1", b"jpeg 2", b"jpeg 3"]
-    assert {call.durability for call in engine.segmented} == {Durability.RELAXED}
-    assert [call.received_through for call in engine.segmented] == [0, 1, 2]
+    assert [call.frame.data for call in engine.calls] == [b"jpeg 1", b"jpeg 2", b"jpeg 3"]
+    assert {call.durability for call in engine.calls} == {Durability.RELAXED}
+    assert [call.received_through for call in engine.calls] == [0, 1, 2]
 
 
 async def test_answers_keep_the_order_of_the_frames(port: int, engine: ScriptedEngine) -> None:
@@ -50,12 +50,12 @@ async def test_answers_keep_the_order_of_the_frames(port: int, engine: ScriptedE
     async with connect(url(port)) as socket:
         for index in (1, 2, 3):
             await socket.send(b"%d" % index)
-        while len(engine.segmented) < 3:
+        while len(engine.calls) < 3:
             await asyncio.sleep(0.01)
         engine.gates[1].set()
         assert [(await answer(socket))[1] for _ in range(3)] == [b"mask 1", b"mask 2", b"mask 3"]
-    assert [call.index for call in engine.segmented] == [1, 2, 3]
-    assert {call.received_through for call in engine.segmented} == {0}  # no mask was sent before they came
+    assert [call.frame_index for call in engine.calls] == [1, 2, 3]
+    assert {call.received_through for call in engine.calls} == {0}  # no mask was sent before they came
 
 
 async def test_a_fast_sender_is_held_to_the_window(port: int, engine: ScriptedEngine) -> None:
@@ -64,7 +64,7 @@ async def test_a_fast_sender_is_held_to_the_window(port: int, engine: ScriptedEn
         for index in range(1, 21):
             await socket.send(b"%d" % index)
         await asyncio.sleep(0.2)
-        assert len(engine.segmented) <= 6  # window 4, one being answered, one waiting for a place
+        assert len(engine.calls) <= 6  # window 4, one being answered, one waiting for a place
         engine.gates[1].set()
         assert [(await answer(socket))[0]["frame_index"] for _ in range(20)] == list(range(1, 21))
 
@@ -114,7 +114,7 @@ async def test_a_caller_says_where_it_left_off(port: int, engine: ScriptedEngine
     async with connect(url(port, "?durability=strict&received_through=0")) as socket:
         await socket.send(b"1")
         assert (await answer(socket))[1] == b"mask 1"
-    assert (engine.segmented[0].durability, engine.segmented[0].received_through) == (Durability.STRICT, 0)
+    assert (engine.calls[0].durability, engine.calls[0].received_through) == (Durability.STRICT, 0)
 
 
 async def test_a_caller_that_starts_too_far_back_catches_up(port: int, engine: ScriptedEngine) -> None:
@@ -126,14 +126,14 @@ async def test_a_caller_that_starts_too_far_back_catches_up(port: int, engine: S
             assert (problem["reason"], problem["frame_index"]) == (reason, index)
         await socket.send(b"4")
         assert (await answer(socket))[1] == b"mask 4"
-    assert engine.segmented[-1].frame.data == b"4"
+    assert engine.calls[-1].frame.data == b"4"
 
 
 async def test_raw_frames(port: int, engine: ScriptedEngine) -> None:
     async with connect(url(port, "?height=4&width=6")) as socket:
         await socket.send(bytes(72))
         await answer(socket)
-    frame = engine.segmented[0].frame
+    frame = engine.calls[0].frame
     assert (frame.format, frame.height, frame.width) == (ImageFormat.RAW_RGB8, 4, 6)
 
 
@@ -176,7 +176,7 @@ async def test_a_caller_that_leaves_does_not_break_the_frames_it_sent(port: int,
     async with connect(url(port)) as socket:
         await socket.send(b"1")
         await socket.send(b"2")
-        while len(engine.segmented) < 2:
+        while len(engine.calls) < 2:
             await asyncio.sleep(0.01)
     engine.gates[1].set()
     async with connect(url(port)) as socket:

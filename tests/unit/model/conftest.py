@@ -1,4 +1,4 @@
-"""One thread: on a busy machine two that wait for each other are many times slower than one."""
+from __future__ import annotations
 
 from collections.abc import Iterator
 
@@ -6,8 +6,9 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
+    """On a busy machine two threads that wait for each other are many times slower than one."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
