@@ -16,6 +16,7 @@ from s2spp.commands.bench import bench
 from s2spp.commands.demo import demo
 from s2spp.commands.evaluate import evaluate
 from s2spp.commands.export import export
+from s2spp.commands.quantise import quantise
 from s2spp.commands.segment import segment
 from s2spp.commands.serve import serve
 from s2spp.commands.train import train
@@ -47,7 +48,7 @@ def _options(
     pass
 
 
-for command in (serve, segment, demo, evaluate, bench, train, export):
+for command in (serve, segment, demo, evaluate, bench, train, export, quantise):
     app.command()(command)
 
 

@@ -23,7 +23,7 @@ class EmbeddedServer:
     http: "http://127.0.0.1:PORT"; grpc: "127.0.0.1:PORT". Its log is FOLDER/server.log.
     """
 
-    def __init__(self, data_dir: Path, bundle: str = "s2spp-light", threads: int = 0) -> None:
+    def __init__(self, data_dir: Path, bundle: str = "auto", threads: int = 0) -> None:
         self.data_dir = data_dir
         self.log = data_dir / "server.log"
         self._command = [

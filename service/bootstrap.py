@@ -32,10 +32,27 @@ class CannotServe(OSError):
 
 
 def load_runtime(settings: Settings) -> Runtime:
-    """The model, warmed up. Blocks. Raises BundleError (a ValueError)."""
-    from service.runtime import OnnxRuntime, load_bundle
+    """The model, checked and warmed up. Blocks. Raises BundleError (a ValueError)."""
+    from service.runtime import AUTO, FLOAT, BundleError, suitable
 
-    runtime = OnnxRuntime(load_bundle(settings.bundle), settings.threads, settings.provider)
+    if settings.bundle != AUTO:
+        return _ready(settings, settings.bundle, "named in the settings")
+    name, why = suitable(settings.provider)
+    try:
+        return _ready(settings, name, why)
+    except BundleError as error:
+        if name == FLOAT:
+            raise
+        _log.warning("%s cannot be used here: %s", name, error)
+        return _ready(settings, FLOAT, f"float, since {name} cannot be used here: {error}")
+
+
+def _ready(settings: Settings, bundle: str, why: str) -> Runtime:
+    from service.runtime import OnnxRuntime, check_stored_step, load_bundle
+
+    loaded = load_bundle(bundle)
+    runtime = OnnxRuntime(loaded, settings.threads, settings.provider, why)
+    check_stored_step(runtime, loaded.folder)
     runtime.warm_up()
     return runtime
 
@@ -105,7 +122,9 @@ async def serve(settings: Settings, *, stop_with_stdin: bool = False) -> None:
         )
         http, grpc = await stack.enter_async_context(_transports(settings, engine, telemetry.render))
         stack.enter_context(_announced(settings.data_dir, http, grpc))
-        _log.info("s2spp serves %s: REST %s (try %s/docs), gRPC %s", runtime.info.name, http, http, grpc)
+        info = runtime.info
+        _log.info("the model is %s (%s)", info.name, info.chosen)
+        _log.info("s2spp serves %s: REST %s (try %s/docs), gRPC %s", info.name, http, http, grpc)
         await told_to_stop.wait()
         _log.info("stopping: running requests end, sessions are committed")
 

@@ -48,7 +48,11 @@ class Settings(BaseSettings):
         validation_alias="REDIS_URL",
         description="A Redis that runs elsewhere, in place of the embedded one: redis://, rediss:// or unix://",
     )
-    bundle: str = Field("s2spp-light", description="Model bundle: a folder, or the name of a shipped one")
+    bundle: str = Field(
+        "auto",
+        description="Model bundle: a folder, the name of a shipped one, or auto: s2spp-light-int8 on a CPU with 8-bit "
+        "dot products, else s2spp-light",
+    )
     provider: Literal["cpu", "cuda"] = Field("cpu", description="Where the model runs")
     threads: int = Field(0, ge=0, description="Threads of the model on a CPU; 0: one per core")
 

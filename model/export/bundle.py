@@ -1,4 +1,4 @@
-"""Writes a model bundle: manifest.json, init.onnx, step.onnx. One that fails parity is never left behind."""
+"""Writes a model bundle: manifest.json, init.onnx, step.onnx, weights.bin. None that fails parity is left behind."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ import torch
 from torch import Tensor
 
 from model.config import NetworkConfig
+from model.export.check import CHECK, write_check
 from model.export.folder import replace_folder
 from model.export.graphs import STATE_DTYPE, InitGraph, StepGraph, state_names
 from model.export.onnx_files import write_onnx
 from model.export.parity import Parity, check_parity
+from model.export.shared_weights import WEIGHTS, share_weights
 from model.network import S2Spp
 from model.training.checkpoint import Checkpoint
 
-FORMAT = 1
-_GRAPHS = ("init.onnx", "step.onnx")
-_MANIFEST = "manifest.json"
+FORMAT = 2
+GRAPHS = ("init.onnx", "step.onnx")
+_FILES = (*GRAPHS, WEIGHTS)
+MANIFEST = "manifest.json"
 # Sides of the grid in multiples of the model's own; far beyond any pixel budget.
 _LONGEST = 64
 
@@ -50,37 +53,39 @@ def export_bundle(checkpoint: Checkpoint, folder: Path, name: str, card: Card) -
     """Write the bundle `folder`, or replace it in one step; other files in it (a model card) stay. Raises
     ValueError, changing nothing, when torch and onnxruntime disagree or `folder` holds something else."""
     network = checkpoint.model()
-    _round_weights(network)
-    with _beside(folder.absolute()) as work:
+    round_weights(network)
+    with write_beside(folder.absolute()) as work:
         shapes = _write_graphs(network, work)
+        share_weights(work, GRAPHS)
         names = state_names(network)
         parity = check_parity(network, work, *names)
         if not all(result.holds for result in parity):
             raise ValueError(f"no bundle written: torch and onnxruntime disagree: {parity}")
+        write_check(work, network.config.multiple)
         digest = bundle_digest(work)
         manifest = _manifest(checkpoint, name, digest, names, shapes) | asdict(card)
-        (work / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-        size = sum((work / part).stat().st_size for part in (*_GRAPHS, _MANIFEST))
+        (work / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        size = sum((work / part).stat().st_size for part in (*_FILES, MANIFEST, CHECK))
     return ExportReport(folder, digest, size / 1e6, parity)
 
 
 def bundle_digest(folder: Path) -> str:
-    """sha256 over both graphs: two bundles with one digest compute the same."""
+    """sha256 over both graphs and their weights: two bundles with one digest compute the same."""
     digest = hashlib.sha256()
-    for part in _GRAPHS:
+    for part in _FILES:
         digest.update((folder / part).read_bytes())
     return digest.hexdigest()
 
 
 @contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
+def write_beside(folder: Path) -> Iterator[Path]:
     """A folder to work in, which takes the place of `folder` at the end if all went well."""
     kept: list[Path] = []
     if folder.exists():
         entries = list(folder.iterdir())
-        if entries and not (folder / _MANIFEST).exists():
+        if entries and not (folder / MANIFEST).exists():
             raise ValueError(f"{folder} is no bundle: name a new or empty folder, or a bundle to replace")
-        kept = [path for path in entries if path.name not in (*_GRAPHS, _MANIFEST)]
+        kept = [path for path in entries if path.name not in (*_FILES, MANIFEST, CHECK)]
     work = folder.with_name(f".{folder.name}.partial")
     # Of an export that was killed.
     shutil.rmtree(work, ignore_errors=True)
@@ -146,6 +151,7 @@ def _manifest(
         "format": FORMAT,
         "name": name,
         "digest": digest,
+        "files": list(_FILES),
         "pixel_budget": config.pixel_budget,
         "multiple": config.multiple,
         "output_stride": config.output_stride,
@@ -163,7 +169,7 @@ def _manifest(
     }
 
 
-def _round_weights(network: S2Spp) -> None:
+def round_weights(network: S2Spp) -> None:
     """To what the files hold, so that parity compares the same numbers."""
     with torch.no_grad():
         for parameter in network.parameters():

@@ -60,12 +60,19 @@ def parity_clip(frames: int, size: tuple[int, int], seed: int) -> tuple[NDArray[
     return np.stack(pictures), first
 
 
+def open_graphs(folder: Path) -> tuple[ort.InferenceSession, ort.InferenceSession]:
+    """(init, step) of a bundle on the CPU, as it is served."""
+    options = ort.SessionOptions()
+    # 8-bit weights for float arithmetic, as an int8 bundle's init graph has them, are unpacked once.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    init = ort.InferenceSession(folder / "init.onnx", options, providers=["CPUExecutionProvider"])
+    return init, ort.InferenceSession(folder / "step.onnx", providers=["CPUExecutionProvider"])
+
+
 def check_parity(network: S2Spp, folder: Path, changing: tuple[str, ...], constant: tuple[str, ...]) -> list[Parity]:
     """Runs a clip through both, for one object and for five objects on three frames."""
     size = (network.config.multiple * 4, network.config.multiple * 7)
-    init, step = (
-        ort.InferenceSession(folder / f"{part}.onnx", providers=["CPUExecutionProvider"]) for part in ("init", "step")
-    )
+    init, step = open_graphs(folder)
     results = []
     for frame_row in (np.array([0], np.int64), np.array([0, 2, 1, 0, 2], np.int64)):
         clips = [parity_clip(_FRAMES, size, seed) for seed in range(int(frame_row.max()) + 1)]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.config import DistanceConfig
+from model.network.encoders import xavier_conv
 from model.network.split_conv import SplitConv2d
 
 
@@ -22,6 +23,8 @@ class DecoderStage(nn.Module):
         super().__init__()
         self.merge = SplitConv2d(frame, own, outputs, 1) if frame else None
         self.conv = nn.Conv2d(outputs if frame else own[0], outputs, kernel, padding=kernel // 2) if up else None
+        if self.conv is not None:
+            xavier_conv(self.conv)
 
     def of_frame(self, features: Tensor) -> Tensor:
         assert self.merge is not None
@@ -49,8 +52,10 @@ class MaskHead(nn.Module):
             self.segmentation = distance.classes if distance.kind == "classes" else inputs
             # One convolution for both branches: they see the same features.
             self.branches = nn.Conv2d(inputs, self.segmentation + distance.classes, 1)
+            xavier_conv(self.branches)
             inputs = self.segmentation + distance.classes
         self.mask = nn.Conv2d(inputs, 4 if sub_pixel else 1, 1)
+        xavier_conv(self.mask)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
         scores: Tensor | None = None

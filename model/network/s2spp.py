@@ -59,12 +59,14 @@ class S2Spp(nn.Module):
         attention = config.attention
         if attention is not None:
             self.key = nn.Conv2d(self.channels[attention.stride], attention.key_channels, 1)
+            xavier_conv(self.key)
             if attention.reference:
                 self.attend_reference = FrameAttention(attention.key_channels, local=False)
             if attention.previous:
                 self.attend_previous = FrameAttention(attention.key_channels, local=True)
                 memory = next(m for m in config.memories if m.stride == attention.stride)
                 self.remember = nn.Conv2d(memory.channels + 1, attention.value_channels, 1)
+                xavier_conv(self.remember)
         self.numbers = {memory.stride: number for number, memory in enumerate(config.memories, start=1)}
         self.memories = nn.ModuleDict()
         self.mix = nn.ModuleDict()
@@ -82,7 +84,6 @@ class S2Spp(nn.Module):
             self.stages.append(DecoderStage(frame, own, outputs, config.decoder_kernel, up=up))
             below = outputs
         self.head = MaskHead(below, config.distance, sub_pixel=config.sub_pixel)
-        self._init_new_layers()
 
     def _add_memory(self, memory: MemoryConfig, below: int) -> None:
         config = self.config
@@ -101,18 +102,6 @@ class S2Spp(nn.Module):
             if config.recurrence == "convlstm"
             else MaskGuidance(frame, own, memory.channels, memory.kernel)
         )
-
-    def _init_new_layers(self) -> None:
-        """Xavier for every new convolution (section IV-A); encoders load their own."""
-        new: list[nn.Module] = [self.stages, self.head]
-        if self.config.attention is not None:
-            new.append(self.key)
-            if self.config.attention.previous:
-                new.append(self.remember)
-        for parent in new:
-            for module in parent.modules():
-                if isinstance(module, nn.Conv2d):
-                    xavier_conv(module)
 
     # --- the contract: encode, initialise, recur -------------------------------------------------
 

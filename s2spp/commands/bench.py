@@ -9,7 +9,7 @@ import typer
 
 
 def bench(
-    bundle: Annotated[str, typer.Option(help="Bundle folder, or the name of a shipped one.")] = "s2spp-light",
+    bundle: Annotated[str, typer.Option(help="Bundle folder, the name of a shipped one, or auto.")] = "auto",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the table here too.")] = None,
     paths: Annotated[str, typer.Option(help="Which ways to the model, by comma.")] = "raw,engine,grpc,ws,rest",
     sessions: Annotated[str, typer.Option(help="Numbers of sessions, by comma.")] = "1,4,16",
@@ -45,7 +45,9 @@ def bench(
     plan = Plan(bundle, chosen, _numbers(sessions), _numbers(objects), seconds, memory_frames, threads)
     console = Console()
     result = run_suite(plan, Console(stderr=True))
-    table = Table(title=f"{bundle} on {result['machine']['cpu']}, {result['machine']['cores']} cores")
+    table = Table(
+        title=f"{result['runs'][0]['bundle']} on {result['machine']['cpu']}, {result['machine']['cores']} cores"
+    )
     for column in ("path", "sessions", "objects", "frames/s", "ms p50", "ms p95", "overhead ms p50"):
         table.add_column(column, justify="left" if column == "path" else "right")
     for run in result["runs"]:

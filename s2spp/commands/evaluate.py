@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from model.data.sequence import Sequence as Video
     from model.data.youtube_vos import YoutubeVosDataset
     from s2spp.evaluation import Labels, Scored, Tracker
+    from s2spp.inprocess import InProcess
     from s2spp.report import SequenceReport
     from s2spp.seen_unseen import Seen
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 def evaluate(
     data: Annotated[Path, typer.Option(help="A DAVIS folder, or a YouTube-VOS one.", envvar="S2SPP_DATA")],
     split: Annotated[str | None, typer.Option(help="Split: a list of sequences. Default: every sequence.")] = None,
-    bundle: Annotated[str | None, typer.Option(help="Bundle folder, or the name of a shipped one.")] = None,
+    bundle: Annotated[
+        str | None, typer.Option(help="Bundle folder, the name of a shipped one, or auto, as for serve (default).")
+    ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Score a checkpoint with torch instead.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the table here too.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the predicted masks here: OUT/SEQUENCE/00000.png.")] = None,
@@ -54,14 +57,13 @@ def evaluate(
     from rich.console import Console
 
     from s2spp.evaluation import open_dataset, scorable
+    from s2spp.inprocess import InProcess
     from s2spp.json_file import write_json
     from s2spp.report import SequenceReport, write_report
     from s2spp.score_tables import frame_j, json_table, overall, print_overall, print_scores, report_rows
 
     if bundle and checkpoint:
         raise ValueError("give either --bundle or --checkpoint")
-    name = str(checkpoint) if checkpoint else bundle or "s2spp-light"
-    title = f"{name} on {data.name}{f' / {split}' if split else ''}"
     console = Console()
     dataset = open_dataset(data, split)
     has_truth = any(scorable(video) for video in dataset.sequences)
@@ -70,8 +72,14 @@ def evaluate(
     seen = _seen(console, dataset, train_meta) if has_truth else None
     pictures = {video.name: SequenceReport(video.name, len(video)) for video in dataset.sequences} if report else {}
     with ExitStack() as stack:
-        tracker = _checkpoint_tracker(checkpoint, threads) if checkpoint else _bundle_tracker(stack, name, threads)
+        if checkpoint:
+            name, tracker = str(checkpoint), _checkpoint_tracker(checkpoint, threads)
+        else:
+            engine = stack.enter_context(InProcess(bundle or "auto", threads))
+            name = bundle if bundle and bundle != "auto" else engine.model
+            tracker = _bundle_tracker(engine)
         results = _run(dataset.sequences, tracker, out, pictures)
+    title = f"{name} on {data.name}{f' / {split}' if split else ''}"
     if has_truth:
         print_scores(console, title, results)
     else:
@@ -158,8 +166,5 @@ def _checkpoint_tracker(path: Path, threads: int) -> Tracker:
     return lambda frames, first: track(network, frames, first)
 
 
-def _bundle_tracker(stack: ExitStack, name: str, threads: int) -> Tracker:
-    from s2spp.inprocess import InProcess
-
-    engine = stack.enter_context(InProcess(name, threads))
+def _bundle_tracker(engine: InProcess) -> Tracker:
     return lambda frames, first: (result.labels for result in engine.track(frames, first))

@@ -29,7 +29,7 @@ def segment(
     server: Annotated[
         str | None, typer.Option(help="host:port of a server's gRPC. Default: run the model in this process.")
     ] = None,
-    bundle: Annotated[str, typer.Option(help="Bundle folder or name, when run in this process.")] = "s2spp-light",
+    bundle: Annotated[str, typer.Option(help="Bundle folder, name or auto, when run in this process.")] = "auto",
     threads: Annotated[int, typer.Option(help="Threads of the model; 0: one per core.")] = 0,
     frames: Annotated[int | None, typer.Option(help="Stop after so many frames (a camera never ends).")] = None,
 ) -> None:

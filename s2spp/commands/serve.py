@@ -14,7 +14,9 @@ def serve(
     grpc_port: Annotated[int | None, typer.Option(help="Port of gRPC (50051); 0: any free one.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the embedded Redis.")] = None,
     redis_url: Annotated[str | None, typer.Option(help="Use this Redis instead of the embedded one.")] = None,
-    bundle: Annotated[str | None, typer.Option(help="Bundle folder, or the name of a shipped one.")] = None,
+    bundle: Annotated[
+        str | None, typer.Option(help="Bundle folder, the name of a shipped one, or auto (int8 where it is fast).")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the model; 0: one per core.")] = None,
     stop_with_stdin: Annotated[bool, typer.Option("--stop-with-stdin", hidden=True)] = False,
 ) -> None:

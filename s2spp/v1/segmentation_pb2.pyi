@@ -654,6 +654,7 @@ class GetModelResponse(_message.Message):
     LICENCE_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
+    CHOSEN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     digest: _builtins.str
     pixel_budget: _builtins.int
@@ -662,6 +663,8 @@ class GetModelResponse(_message.Message):
     licence: _builtins.str
     provider: _builtins.str
     """Execution provider, such as CPUExecutionProvider."""
+    chosen: _builtins.str
+    """Why this model serves, for people: named in the settings, or what this machine's processor can do."""
     @_builtins.property
     def states(self) -> _containers.RepeatedCompositeFieldContainer[Global___StateTensor]: ...
     @_builtins.property
@@ -678,10 +681,11 @@ class GetModelResponse(_message.Message):
         licence: _builtins.str = ...,
         scores: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         provider: _builtins.str = ...,
+        chosen: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "licence", b"licence", "multiple", b"multiple", "name", b"name", "pixel_budget", b"pixel_budget", "provider", b"provider", "scores", b"scores", "states", b"states", "training_data", b"training_data"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen", "digest", b"digest", "licence", b"licence", "multiple", b"multiple", "name", b"name", "pixel_budget", b"pixel_budget", "provider", b"provider", "scores", b"scores", "states", b"states", "training_data", b"training_data"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

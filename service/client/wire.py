@@ -76,6 +76,7 @@ def model_info(model: pb.GetModelResponse) -> ModelInfo:
         licence=model.licence,
         scores=dict(model.scores),
         provider=model.provider,
+        chosen=model.chosen,
     )
 
 

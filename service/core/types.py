@@ -143,7 +143,8 @@ class StateSpec:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What /v1/models says. `pixel_budget` and `multiple`: see s2spp.geometry. `scores`: measured, as in the card."""
+    """What /v1/models says. `pixel_budget` and `multiple`: see s2spp.geometry. `scores`: measured, as in the card.
+    `chosen`: why this model serves, for people."""
 
     name: str
     digest: str
@@ -154,6 +155,7 @@ class ModelInfo:
     licence: str
     scores: Mapping[str, float]
     provider: str
+    chosen: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,18 @@
 """A model bundle on onnxruntime."""
 
 from service.runtime.bundle import Bundle, BundleError, find_bundle, load_bundle
+from service.runtime.choose import AUTO, FLOAT, suitable
 from service.runtime.onnx_runtime import OnnxRuntime
+from service.runtime.stored_step import check_stored_step
 
-__all__ = ["Bundle", "BundleError", "OnnxRuntime", "find_bundle", "load_bundle"]
+__all__ = [
+    "AUTO",
+    "FLOAT",
+    "Bundle",
+    "BundleError",
+    "OnnxRuntime",
+    "check_stored_step",
+    "find_bundle",
+    "load_bundle",
+    "suitable",
+]

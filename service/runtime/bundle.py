@@ -1,4 +1,4 @@
-"""Model bundles: a folder with manifest.json, init.onnx and step.onnx. All that training hands to serving."""
+"""Model bundles: a folder with manifest.json, both graphs and their weights. All that training hands to serving."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from service.core.types import StateSpec
 
-FORMAT = 1
+FORMAT = 2
 DEFAULT_BUNDLE = "s2spp-light"
 _HERE = Path(__file__).resolve().parents[1]
 # Where shipped bundles lie: inside an installed package, or at the root of a checkout.
@@ -53,7 +53,7 @@ def find_bundle(name_or_path: str) -> Path:
 
 
 def load_bundle(name_or_path: str = DEFAULT_BUNDLE) -> Bundle:
-    """Read and verify: both graphs must have the digest that the manifest states."""
+    """Read and verify: graphs and weights must have the digest that the manifest states."""
     folder = find_bundle(name_or_path)
     path = folder / "manifest.json"
     try:
@@ -62,6 +62,7 @@ def load_bundle(name_or_path: str = DEFAULT_BUNDLE) -> Bundle:
             raise BundleError(
                 f"{path}: bundle format {manifest['format']}, this version reads {FORMAT}; export it anew"
             )
+        files = [Path(name).name for name in manifest["files"]]
         bundle = Bundle(
             folder=folder,
             name=manifest["name"],
@@ -79,11 +80,11 @@ def load_bundle(name_or_path: str = DEFAULT_BUNDLE) -> Bundle:
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise BundleError(f"{path} is not a bundle manifest: {error!r}; export the bundle anew") from error
     digest = hashlib.sha256()
-    for part in ("init.onnx", "step.onnx"):
+    for part in files:
         try:
             digest.update((folder / part).read_bytes())
         except OSError as error:
             raise BundleError(f"{folder / part} cannot be read: {error.strerror}; export the bundle anew") from error
     if digest.hexdigest() != bundle.digest:
-        raise BundleError(f"{folder} is damaged: its graphs are not the ones its manifest was written for")
+        raise BundleError(f"{folder} is damaged: its files are not the ones its manifest was written for")
     return bundle

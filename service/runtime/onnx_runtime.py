@@ -22,9 +22,9 @@ _PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecut
 class OnnxRuntime:
     """One bundle, ready to run. Calls block and belong to one thread at a time."""
 
-    def __init__(self, bundle: Bundle, threads: int = 0, provider: Provider = "cpu") -> None:
-        """`threads`: of the CPU provider, 0 for one per core. Raises BundleError when the graphs are not what the
-        manifest says, or the provider is not in this build of onnxruntime."""
+    def __init__(self, bundle: Bundle, threads: int = 0, provider: Provider = "cpu", chosen: str = "") -> None:
+        """`threads`: of the CPU provider, 0 for one per core. `chosen`: see ModelInfo. Raises BundleError when the
+        graphs are not what the manifest says, or the provider is not in this build of onnxruntime."""
         wanted = _PROVIDERS[provider]
         if wanted not in ort.get_available_providers():
             raise BundleError(
@@ -37,8 +37,10 @@ class OnnxRuntime:
         options.log_severity_level = 3
         # Spinning threads would take the cores from decoding and encoding between two frames.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._init = self._load(bundle, "init.onnx", options, wanted)
         self._step = self._load(bundle, "step.onnx", options, wanted)
+        # An int8 bundle's init graph has 8-bit weights for float arithmetic: unpacked here once, not in every run.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        self._init = self._load(bundle, "init.onnx", options, wanted)
         self._once = ort.RunOptions()
         if provider == "cpu":
             # A graph keeps its working memory for its next run: right for `step`, and for `init` a few hundred MB
@@ -57,6 +59,7 @@ class OnnxRuntime:
             licence=bundle.licence,
             scores=bundle.scores,
             provider=wanted,
+            chosen=chosen,
         )
 
     @staticmethod

@@ -25,9 +25,10 @@ def write_tiny_bundle(folder: Path) -> Path:
         save(model, folder / name)
         digest.update((folder / name).read_bytes())
     manifest = {
-        "format": 1,
+        "format": 2,
         "name": "tiny",
         "digest": digest.hexdigest(),
+        "files": ["init.onnx", "step.onnx"],
         "pixel_budget": 64 * 96,
         "multiple": 16,
         "output_stride": 1,

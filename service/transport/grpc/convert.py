@@ -96,4 +96,5 @@ def model_message(info: ModelInfo) -> pb.GetModelResponse:
         licence=info.licence,
         scores=info.scores,
         provider=info.provider,
+        chosen=info.chosen,
     )

@@ -86,6 +86,7 @@ class ModelOut(_Out):
     licence: str
     scores: dict[str, float]
     provider: str
+    chosen: str
 
 
 class ModelsOut(_Out):

@@ -9,15 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
+import torch
 from numpy.typing import NDArray
 from onnx import TensorProto
+from safetensors.numpy import load_file
 from tiny_bundles import Exported, tiny
 
 from model.config import NetworkConfig
 from model.export import parity
+from model.export.bundle import round_weights
 from model.export.graphs import state_names
+from model.export.weights import bundle_weights
 
 BUNDLES = ["light", "plain"]
 
@@ -26,11 +29,6 @@ BUNDLES = ["light", "plain"]
 def exported(request: pytest.FixtureRequest) -> Exported:
     found: Exported = request.getfixturevalue(request.param)
     return found
-
-
-def sessions(folder: Path) -> tuple[ort.InferenceSession, ort.InferenceSession]:
-    init, step = (ort.InferenceSession(folder / f"{part}.onnx") for part in ("init", "step"))
-    return init, step
 
 
 def random_clip(frames: int, count: int, objects: int, size: tuple[int, int]) -> tuple[NDArray[np.uint8], ...]:
@@ -56,19 +54,19 @@ def test_any_size_and_any_number_of_objects_gives_what_torch_gives(
 ) -> None:
     checkpoint, report = exported
     network = checkpoint.model()
+    round_weights(network)
     rows = np.array(frame_row, np.int64)
     frames, masks = random_clip(4, int(rows.max()) + 1, len(rows), size)
-    _, ours = parity.run_onnx(*sessions(report.folder), frames, masks, rows, state_names(network)[0])
+    _, ours = parity.run_onnx(*parity.open_graphs(report.folder), frames, masks, rows, state_names(network)[0])
     stride = checkpoint.network.output_stride
     assert ours.shape == (3, len(rows), size[0] // stride, size[1] // stride)
     assert ours.min() >= 0 and ours.max() <= 1
-    # Weights were rounded to float16 for the bundle, and not here.
-    np.testing.assert_allclose(ours, parity.run_torch(network, frames, masks, rows)[1], atol=0.02)
+    np.testing.assert_allclose(ours, parity.run_torch(network, frames, masks, rows)[1], rtol=0, atol=2e-3)
 
 
 def test_an_object_is_the_same_to_the_bit_alone_and_in_any_batch(exported: Exported) -> None:
     checkpoint, report = exported
-    init, step = sessions(report.folder)
+    init, step = parity.open_graphs(report.folder)
     changing, _ = state_names(checkpoint.model())
     frames, masks = random_clip(4, 3, 16, (64, 96))
 
@@ -86,7 +84,7 @@ def test_the_manifest_says_what_the_graphs_take_and_give(exported: Exported) -> 
     checkpoint, report = exported
     manifest = json.loads((report.folder / "manifest.json").read_text())
     config = checkpoint.network
-    assert manifest["format"] == 1 and manifest["name"] == "a-name" and manifest["steps_trained"] == 7
+    assert manifest["format"] == 2 and manifest["name"] == "a-name" and manifest["steps_trained"] == 7
     assert manifest["pixel_budget"] == 256 * 448 and manifest["multiple"] == 32
     assert manifest["output_stride"] == config.output_stride
     assert (manifest["training_data"], manifest["licence"], manifest["scores"]) == (
@@ -95,9 +93,10 @@ def test_the_manifest_says_what_the_graphs_take_and_give(exported: Exported) -> 
         {"tune/J": 0.5},
     )
     assert NetworkConfig.from_dict(manifest["network"]) == config
-    files = b"".join((report.folder / part).read_bytes() for part in ("init.onnx", "step.onnx"))
+    files = b"".join((report.folder / part).read_bytes() for part in manifest["files"])
+    assert manifest["files"] == ["init.onnx", "step.onnx", "weights.bin"]
     assert manifest["digest"] == report.digest == hashlib.sha256(files).hexdigest()
-    init, step = sessions(report.folder)
+    init, step = parity.open_graphs(report.folder)
     names = [state["name"] for state in manifest["states"]]
     changing = [state["name"] for state in manifest["states"] if not state["constant"]]
     assert [value.name for value in init.get_inputs()] == ["frame", "mask", "frame_row"]
@@ -125,6 +124,28 @@ def test_weights_are_stored_as_float16(exported: Exported) -> None:
         assert all(np.prod(t.dims) < 256 for t in initializers if t.data_type == TensorProto.FLOAT)
     size = sum(path.stat().st_size for path in report.folder.iterdir())
     assert report.megabytes == pytest.approx(size / 1e6)
+
+
+def test_no_weight_is_stored_twice(light: Exported) -> None:
+    """The encoder is in both graphs."""
+    parameters = sum(p.numel() for p in light[0].model().parameters())
+    assert (light[1].folder / "weights.bin").stat().st_size < 2 * parameters * 1.02
+
+
+def test_training_goes_on_from_a_bundle(exported: Exported) -> None:
+    """Every weight comes back, as float16 rounded it."""
+    checkpoint, report = exported
+    weights, expected = bundle_weights(report.folder), checkpoint.model().state_dict()
+    for name, weight in expected.items():
+        torch.testing.assert_close(weights[name], weight.half().float(), rtol=0, atol=0)
+
+
+def test_the_stored_step_is_what_the_graphs_give(exported: Exported) -> None:
+    stored = load_file(exported[1].folder / "check.safetensors")
+    expected = stored.pop("probability")
+    _, step = parity.open_graphs(exported[1].folder)
+    np.testing.assert_array_equal(step.run(["probability"], stored)[0], expected)
+    assert 0 < (expected > 0.5).mean() < 1
 
 
 def test_a_light_bundle_is_small_enough_to_ship(light: Exported) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -34,7 +33,15 @@ def former(tmp_path: Path) -> Path:
     """A former bundle, with a model card beside its files."""
     path = tmp_path / "shelf" / "bundle"
     (path / "pictures").mkdir(parents=True)
-    for name in ("init.onnx", "step.onnx", "manifest.json", "README.md", "pictures/one.png"):
+    for name in (
+        "init.onnx",
+        "step.onnx",
+        "weights.bin",
+        "check.safetensors",
+        "manifest.json",
+        "README.md",
+        "pictures/one.png",
+    ):
         (path / name).write_text(f"former {name}")
     return path
 
@@ -49,6 +56,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         return [(12, 32), (12, 32), (8, 16), (8, 16)]
 
     monkeypatch.setattr(bundle, "_write_graphs", write)
+    monkeypatch.setattr(bundle, "share_weights", lambda work, graphs: (work / "weights.bin").write_text("new weights"))
+    monkeypatch.setattr(bundle, "write_check", lambda work, multiple: (work / "check.safetensors").write_text("new"))
     monkeypatch.setattr(bundle, "check_parity", lambda *args: [parity.Parity(1, 12, 0.0, 0.0, 0.0)])
 
 
@@ -61,7 +70,8 @@ def test_a_graph_that_computes_something_else_is_refused(
 
     def write(network: Any, work: Path) -> list[tuple[int, int]]:
         for name in ("init.onnx", "step.onnx"):
-            shutil.copy(plain[1].folder / name, work)
+            # Weights inside, as an export has them at this point.
+            onnx.save(onnx.load(plain[1].folder / name), work / name)
         model = onnx.load(work / part)
         tensor = next(t for t in model.graph.initializer if t.name.endswith("encoder.blocks.0.0.weight"))
         tensor.CopyFrom(numpy_helper.from_array(np.full_like(numpy_helper.to_array(tensor), weight), tensor.name))

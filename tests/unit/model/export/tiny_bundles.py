@@ -35,5 +35,9 @@ def checkpoint_of(config: NetworkConfig) -> Checkpoint:
     network = S2Spp(config)
     with torch.no_grad():
         network.head.mask.weight.mul_(4)
+        for name, parameter in network.named_parameters():
+            # All zero at first: the exporter would make one tensor of them.
+            if name.endswith("bias"):
+                parameter.add_(0.05 * torch.randn_like(parameter))
     train = TRAIN_RECIPES["smoke"]()
     return Checkpoint(config, train, 7, network.state_dict(), None, {}, {})

@@ -1,0 +1,201 @@
+"""A float bundle to int8: static quantisation (activations uint8, weights int8 per channel), calibrated on real clips.
+
+Nothing is scaled by what is in a batch, so an object's mask does not depend on who shares the run. States stay
+float16 and so do the cell's own sums: what a ConvLSTM carries from step to step is never rounded to 8 bits; only what
+its convolutions read and give is."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from model.data.sequence import Sequence as Video
+from model.export.bundle import GRAPHS, MANIFEST, bundle_digest, write_beside
+from model.export.check import write_check
+from model.export.onnx_files import HALF
+from model.export.parity import open_graphs
+from model.export.shared_weights import share_weights
+from s2spp.geometry import frame_to_model, mask_to_model, model_size
+
+Feed = dict[str, NDArray[Any]]
+
+# What stands between two convolutions is quantised too, else every one of them would go to float and back.
+_OPERATORS = ["Conv", "Add", "Clip", "Relu", "Concat", "Resize", "Gather"]
+_CLIP_FRAMES = 25
+# From the 3rd frame on, one in so many: neighbours teach the ranges nothing new.
+_EVERY = 6
+# The stem's input is (pixel - 128) / 127.5: a scale and a zero point that take the frame's own bytes as they are.
+_STEM_SCALE, _STEM_ZERO = 1 / 127.5, 128
+
+
+@dataclass(frozen=True)
+class Int8Report:
+    folder: Path
+    digest: str
+    megabytes: float
+    feeds: int
+    convolutions: int
+
+
+def quantise_bundle(source: Path, folder: Path, name: str, videos: Sequence[Video]) -> Int8Report:
+    """Write the int8 bundle `folder` of the float bundle `source`, calibrated on the first frames of `videos`; it
+    keeps the float init graph, which runs once in a session. The manifest's scores are left out: they were the float
+    model's. Raises ValueError for a source that cannot be quantised, DataError for unreadable videos."""
+    manifest: dict[str, Any] = json.loads((source / MANIFEST).read_text())
+    if "quantised_from" in manifest:
+        raise ValueError(f"{source} is an int8 bundle already")
+    feeds = list(calibration_feeds(source, manifest, videos))
+    if not feeds:
+        raise ValueError("nothing to calibrate on: no video shows an object for three frames")
+    with write_beside(folder.absolute()) as work:
+        convolutions = _quantise(source / "step.onnx", work / "step.onnx", feeds)
+        _store_as_int8(source / "init.onnx", work / "init.onnx", work / "step.onnx")
+        share_weights(work, GRAPHS)
+        digest = bundle_digest(work)
+        write_check(work, manifest["multiple"])
+        manifest |= {"name": name, "digest": digest, "quantised_from": manifest["digest"], "scores": {}}
+        (work / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        size = sum(path.stat().st_size for path in work.iterdir() if path.suffix != ".md")
+    return Int8Report(folder, digest, size / 1e6, len(feeds), convolutions)
+
+
+def calibration_feeds(source: Path, manifest: dict[str, Any], videos: Sequence[Video]) -> Iterator[Feed]:
+    """Inputs of the step graph as they come up when the float model follows the first object of each video."""
+    init, step = open_graphs(source)
+    states = [value.name for value in init.get_outputs()]
+    changing = [value.name.removeprefix("next_") for value in step.get_outputs()[1:]]
+    row = np.zeros(1, np.int64)
+    for video in videos:
+        track = video.objects[0]
+        start = track.frames[0]
+        mask = (video.labels(start) == track.object_id).astype(np.uint8)
+        height, width = mask.shape
+        size = model_size(height, width, manifest["pixel_budget"], manifest["multiple"])
+        frame = frame_to_model(video.frame(start), size)
+        first: Feed = {"frame": frame[None], "mask": mask_to_model(mask, size)[None], "frame_row": row}
+        state: Feed = dict(zip(states, init.run(None, first), strict=True))
+        for index in range(start + 1, min(start + _CLIP_FRAMES, len(video))):
+            feed: Feed = {"frame": frame_to_model(video.frame(index), size)[None], "frame_row": row, **state}
+            if (index - start) % _EVERY == 3:
+                yield feed
+            _, *nexts = step.run(None, feed)
+            state |= dict(zip(changing, nexts, strict=True))
+
+
+def _quantise(source: Path, target: Path, feeds: list[Feed]) -> int:
+    """Returns how many convolutions there are."""
+    with tempfile.TemporaryDirectory(prefix="s2spp-int8-") as folder:
+        whole, prepared, quantised = (Path(folder) / f"{name}.onnx" for name in ("whole", "prepared", "quantised"))
+        # The tools lose weights that lie in a file of their own.
+        onnx.save(onnx.load(source), whole)
+        quant_pre_process(str(whole), str(prepared), skip_symbolic_shape=True)
+        model = onnx.load(prepared)
+        pixels = _normalised_frame(model.graph)
+        stem = {"scale": np.array(_STEM_SCALE, np.float32), "zero_point": np.array(_STEM_ZERO, np.uint8)}
+        quantize_static(
+            prepared,
+            quantised,
+            _Feeds(feeds),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=_OPERATORS,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={"TensorQuantOverrides": {pixels: [stem]}},
+        )
+        model = onnx.load(quantised)
+    _feed_bytes(model.graph, pixels)
+    onnx.checker.check_model(model)
+    target.write_bytes(model.SerializeToString(deterministic=True))
+    return sum(node.op_type == "Conv" for node in model.graph.node)
+
+
+def _store_as_int8(source: Path, target: Path, step: Path) -> None:
+    """The init graph with 8-bit weights and float arithmetic: it runs once in a session, so that only its size counts.
+    The encoder's weights are those of the int8 `step` graph, which are then stored once for both."""
+    taken = {tensor.name: tensor for tensor in onnx.load(step).graph.initializer}
+    model = onnx.load(source)
+    graph = model.graph
+    casts = {node.input[0]: node for node in graph.node if node.op_type == "Cast" and node.input[0].endswith(HALF)}
+    for tensor in list(graph.initializer):
+        values = numpy_helper.to_array(tensor).astype(np.float32)
+        if tensor.name not in casts or values.ndim != 4:
+            continue
+        name = tensor.name.removesuffix(HALF)
+        parts = [taken[part] for part in (f"{name}_quantized", f"{name}_scale") if part in taken]
+        if not parts:
+            scale = np.maximum(np.abs(values).max(axis=(1, 2, 3)), 1e-12) / 127
+            steps = np.round(values / scale[:, None, None, None])
+            parts = [
+                numpy_helper.from_array(steps.astype(np.int8), f"{name}_quantized"),
+                numpy_helper.from_array(scale.astype(np.float32), f"{name}_scale"),
+            ]
+        graph.initializer.remove(tensor)
+        graph.initializer.extend(parts)
+        cast = casts[tensor.name]
+        restored = helper.make_node("DequantizeLinear", [part.name for part in parts], list(cast.output), axis=0)
+        graph.node.insert(list(graph.node).index(cast), restored)
+        graph.node.remove(cast)
+    onnx.checker.check_model(model)
+    target.write_bytes(model.SerializeToString(deterministic=True))
+
+
+class _Feeds(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, feeds: list[Feed]) -> None:
+        self._feeds = iter(feeds)
+
+    def get_next(self) -> Feed | None:
+        return next(self._feeds, None)
+
+
+def _normalised_frame(graph: onnx.GraphProto) -> str:
+    """The tensor that the frame is normalised into: frame -> Transpose -> Cast -> Div -> Sub."""
+    name = "frame"
+    for kind in ("Transpose", "Cast", "Div", "Sub"):
+        found = [node for node in graph.node if name in node.input]
+        if len(found) != 1 or found[0].op_type != kind:
+            raise ValueError(f"expected one {kind} of {name!r} in the step graph: only MobileNetV2 can be quantised")
+        name = found[0].output[0]
+    return name
+
+
+def _feed_bytes(graph: onnx.GraphProto, pixels: str) -> None:
+    """Let the stem read the frame's bytes: what normalising and quantising would make of them again, off by the 0.004
+    between 127.5 and 128."""
+    transposed = next(node for node in graph.node if node.op_type == "Transpose" and "frame" in node.input)
+    quantise = [node for node in graph.node if node.op_type == "QuantizeLinear" and pixels in node.input]
+    if len(quantise) != 1:
+        raise ValueError(f"{pixels!r} is quantised {len(quantise)} times, not once")
+    (given,) = quantise
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name == given.output[0]:
+                node.input[place] = transposed.output[0]
+    _drop_unused(graph)
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Nodes whose results nobody reads."""
+    read = {value.name for value in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if read.isdisjoint(node.output):
+            continue
+        read.update(node.input)
+        kept.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    held = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(held)

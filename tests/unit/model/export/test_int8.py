@@ -1,0 +1,114 @@
+"""The int8 form of a bundle. What it costs in accuracy is measured on video (`s2spp evaluate`), not here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+from tiny_bundles import Exported
+
+from model.data.davis import DavisDataset
+from model.export import parity
+from model.export.int8 import Int8Report, quantise_bundle
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> DavisDataset:
+    """Two short videos of a blob."""
+    root = tmp_path_factory.mktemp("davis")
+    for name, seed in (("one", 1), ("two", 2)):
+        frames, mask = parity.parity_clip(10, (72, 128), seed)
+        images, annotations = root / "JPEGImages/480p" / name, root / "Annotations/480p" / name
+        images.mkdir(parents=True)
+        annotations.mkdir(parents=True)
+        for index, frame in enumerate(frames):
+            cv2.imwrite(str(images / f"{index:05d}.jpg"), frame[..., ::-1])
+        cv2.imwrite(str(annotations / "00000.png"), mask * 255)
+    return DavisDataset(root, None)
+
+
+@pytest.fixture(scope="module")
+def int8(light: Exported, videos: DavisDataset, tmp_path_factory: pytest.TempPathFactory) -> Int8Report:
+    folder = tmp_path_factory.mktemp("bundles") / "light-int8"
+    return quantise_bundle(light[1].folder, folder, "light-int8", videos.sequences)
+
+
+def manifest(folder: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads((folder / "manifest.json").read_text())
+    return found
+
+
+def run(folder: Path, objects: list[int]) -> NDArray[np.float32]:
+    init, step = parity.open_graphs(folder)
+    clips = [parity.parity_clip(4, (64, 96), seed) for seed in range(3)]
+    frames = np.stack([pictures for pictures, _ in clips], axis=1)
+    rows = np.array([number % 3 for number in objects], np.int64)
+    masks = np.stack([np.roll(clips[number % 3][1], 2 * number, axis=1) for number in objects])
+    changing = [value.name.removeprefix("next_") for value in step.get_outputs()[1:]]
+    return parity.run_onnx(init, step, frames, masks, rows, tuple(changing))[1]
+
+
+def test_every_convolution_of_the_step_is_in_eight_bits(int8: Int8Report) -> None:
+    graph = onnx.load(int8.folder / "step.onnx").graph
+    made_by = {name: node.op_type for node in graph.node for name in node.output}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == int8.convolutions > 50
+    assert all(made_by[name] == "DequantizeLinear" for conv in convolutions for name in conv.input[:2])
+
+
+def test_the_frame_is_read_as_the_bytes_that_it_is(int8: Int8Report) -> None:
+    graph = onnx.load(int8.folder / "step.onnx").graph
+    kinds, name = [], "frame"
+    for _ in range(3):
+        (node,) = (node for node in graph.node if name in node.input)
+        kinds.append(node.op_type)
+        name = node.output[0]
+    assert kinds == ["Transpose", "DequantizeLinear", "Conv"]
+
+
+def test_masks_stay_close_to_the_float_ones(light: Exported, int8: Int8Report) -> None:
+    """With random weights: a trained network is closer still."""
+    ours, floats = run(int8.folder, [0, 1, 2]), run(light[1].folder, [0, 1, 2])
+    assert np.abs(ours - floats).mean() < 0.1
+    assert not np.array_equal(ours, floats)
+
+
+def test_an_object_is_the_same_to_the_bit_alone_and_in_any_batch(int8: Int8Report) -> None:
+    alone = np.concatenate([run(int8.folder, [number]) for number in range(16)], axis=1)
+    assert not np.array_equal(alone[:, 0], alone[:, 3])
+    for objects in ([4, 9], [0, 15, 7, 3, 11], list(range(16))):
+        np.testing.assert_array_equal(run(int8.folder, objects), alone[:, objects])
+
+
+def test_it_says_what_it_is_made_of_and_is_half_as_large(light: Exported, int8: Int8Report) -> None:
+    ours, floats = manifest(int8.folder), manifest(light[1].folder)
+    assert ours["quantised_from"] == floats["digest"] != ours["digest"] == int8.digest
+    assert ours["states"] == floats["states"]
+    assert ours["name"] == "light-int8" and ours["scores"] == {}
+    assert int8.megabytes < 0.6 * light[1].megabytes
+
+
+def test_its_stored_step_is_its_own(int8: Int8Report) -> None:
+    stored = load_file(int8.folder / "check.safetensors")
+    expected = stored.pop("probability")
+    step = ort.InferenceSession(int8.folder / "step.onnx")
+    np.testing.assert_array_equal(step.run(["probability"], stored)[0], expected)
+
+
+def test_what_cannot_be_quantised_is_refused(
+    int8: Int8Report, plain: Exported, videos: DavisDataset, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="int8 bundle already"):
+        quantise_bundle(int8.folder, tmp_path / "again", "again", videos.sequences)
+    with pytest.raises(ValueError, match="only MobileNetV2"):
+        quantise_bundle(plain[1].folder, tmp_path / "vgg", "vgg", videos.sequences)
+    with pytest.raises(ValueError, match="nothing to calibrate on"):
+        quantise_bundle(plain[1].folder, tmp_path / "none", "none", [])
+    assert not any(tmp_path.iterdir())
