@@ -51,6 +51,25 @@ def print_scores(console: Console, title: str, results: Results) -> None:
         console.print(f"{len(unscored)} of {len(results)} sequences have no ground truth and count for nothing")
 
 
+def print_lasting(console: Console, results: Results) -> None:
+    """Of long runs: J once settled, J at the end, and what share of the one is left in the other."""
+    shown = Table(title="does it last?")
+    for column in ("sequence", "J, frames 20-120", "J, last 100", "share"):
+        shown.add_column(column, justify="left" if column == "sequence" else "right")
+    parts = {name: lasting(one.frame_j) for name, one in results.items() if one}
+    early, late = (sum(part[n] for part in parts.values()) / max(len(parts), 1) for n in (0, 1))
+    for name, (settled, end) in [*parts.items(), ("mean", (early, late))]:
+        shown.add_row(name, f"{settled:.3f}", f"{end:.3f}", f"{end / settled:.1%}" if settled else "")
+    console.print(shown)
+
+
+def lasting(by_frame: Mapping[int, float]) -> tuple[float, float]:
+    """Mean J over frames 20 to 120, and over the last 100 frames."""
+    settled = [j for index, j in by_frame.items() if 20 <= index <= 120]
+    end = [j for index, j in by_frame.items() if index > max(by_frame) - 100]
+    return sum(settled) / max(len(settled), 1), sum(end) / max(len(end), 1)
+
+
 def print_overall(console: Console, model: str, scores: Overall) -> None:
     """J and F of seen and of unseen categories, and their mean, of the model and of the first masks copied."""
     shown = Table(title="YouTube-VOS")
@@ -80,6 +99,11 @@ def json_table(split: str, model: str, results: Results, scores: Overall | None)
         "without_truth": _unscored(results),
         "copy_first_mask": baseline,
     }
+    if any(len(by_frame) > 220 for by_frame in frame_j(results).values()):
+        table["lasting"] = {
+            name: dict(zip(("J_20_120", "J_last_100"), lasting(by_frame), strict=True))
+            for name, by_frame in frame_j(results).items()
+        }
     if scores is not None:
         table["youtube_vos"] = _by_name(scores.score) | {"train_meta": str(scores.train_meta)}
         baseline["youtube_vos"] = _by_name(scores.copied)

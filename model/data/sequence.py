@@ -1,6 +1,6 @@
 """One annotated video on disk, whichever dataset it belongs to."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -23,7 +23,8 @@ class ObjectTrack:
 class Sequence:
     """A video as frame files and label maps. `mask_paths[i]` is None where frame i has no annotation.
 
-    `binary` says that the maps hold only 0 and 255, which means object 1; in other maps 255 is void.
+    `binary` says that the maps hold only 0 and 255, which means object 1; in other maps 255 is void. `window`: only
+    these rows and columns of the pictures, as (top, bottom, left, right).
     """
 
     name: str
@@ -31,6 +32,7 @@ class Sequence:
     mask_paths: tuple[Path | None, ...]
     objects: tuple[ObjectTrack, ...]
     binary: bool = False
+    window: tuple[int, int, int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.frame_paths)
@@ -47,15 +49,43 @@ class Sequence:
 
     def frame(self, index: int) -> NDArray[np.uint8]:
         """Frame `index` as [H,W,3] RGB."""
-        return read_rgb(self.frame_paths[index])
+        return self._in_window(read_rgb(self.frame_paths[index]))
 
     def labels(self, index: int) -> NDArray[np.uint8]:
         """Label map of frame `index`, [H,W]: 0 is background (and void), other values are object ids."""
         path = self.mask_paths[index]
         if path is None:
             raise DataError(f"{self.frame_paths[index]}: this frame has no annotation")
-        labels = read_labels(path)
+        labels = self._in_window(read_labels(path))
         return np.where(labels == VOID, np.uint8(1 if self.binary else 0), labels)
+
+    def _in_window(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if self.window is None:
+            return picture
+        top, bottom, left, right = self.window
+        return picture[top:bottom, left:right].copy()
+
+    def cropped(self, aspect: float) -> "Sequence":
+        """The largest window of `aspect` (width / height), about the objects' middle in the first frame."""
+        labels = self.labels(self.objects[0].frames[0])
+        height, width = labels.shape
+        wide, high = min(width, round(height * aspect)), min(height, round(width / aspect))
+        ys, xs = np.nonzero(labels)
+        top = int(np.clip(round(ys.mean() - high / 2), 0, height - high))
+        left = int(np.clip(round(xs.mean() - wide / 2), 0, width - wide))
+        return replace(self, window=(top, top + high, left, left + wide))
+
+    def looped(self, length: int) -> "Sequence":
+        """Played forth and back, without a jump, for `length` frames. The objects are those of the first frame."""
+        count = len(self)
+        turn = [i if i < count else 2 * (count - 1) - i for i in (n % max(2 * (count - 1), 1) for n in range(length))]
+        everywhere = tuple(range(length))
+        return replace(
+            self,
+            frame_paths=tuple(self.frame_paths[i] for i in turn),
+            mask_paths=tuple(self.mask_paths[i] for i in turn),
+            objects=tuple(replace(track, frames=everywhere) for track in self.objects if track.frames[0] == 0),
+        )
 
     def pair(self, index: int, object_id: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Frame `index` and the 0/1 mask of one object; raises DataError where their sizes differ."""

@@ -22,9 +22,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from s2spp.benchmark.lanes import EngineLane, GrpcLane, Lane, RestLane, WebSocketLane
 from s2spp.benchmark.measure import Cell, Material, Run, grid_of_objects, measure, measure_raw
+from s2spp.benchmark.precision import compare_precisions, int8_conv_gops
 from s2spp.demo_clip import render_demo_clip
 from s2spp.embedded import EmbeddedServer
 from service.bootstrap import build_engine, load_runtime
+from service.runtime.choose import FLOAT, INT8
 from service.settings import Settings
 
 PATHS = ("raw", "engine", "grpc", "ws", "rest")
@@ -42,10 +44,11 @@ class Plan:
     seconds: float
     memory_frames: int
     threads: int
+    precisions: bool
 
 
 def run_suite(plan: Plan, console: Console) -> dict[str, Any]:
-    """Returns {"machine", "runs", "memory"}, the `--json` form."""
+    """Returns {"machine", "runs", "memory", "precisions"}, the `--json` form."""
     material = _material()
     columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
@@ -56,6 +59,12 @@ async def _run(plan: Plan, material: Material, progress: Progress) -> dict[str, 
     settings = Settings.load(bundle=plan.bundle, threads=plan.threads)
     runtime = load_runtime(settings)
     runs: list[Run] = []
+    gops = await asyncio.to_thread(int8_conv_gops, plan.threads)
+    precisions: dict[str, object] | None = None
+    if plan.precisions:
+        floats, int8 = (load_runtime(Settings.load(bundle=name, threads=plan.threads)) for name in (FLOAT, INT8))
+        found = await asyncio.to_thread(compare_precisions, floats, int8, material, plan.seconds)
+        precisions = found.to_dict()
     memory: dict[str, list[float]] = {"frames": [], "rss_mb": []}
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(build_engine(settings, runtime=runtime))
@@ -83,7 +92,8 @@ async def _run(plan: Plan, material: Material, progress: Progress) -> dict[str, 
             progress.advance(task)
         if plan.memory_frames:
             memory = await _memory(GrpcLane(channel), server.pid, plan.memory_frames, material, progress)
-    return {"machine": _machine(), "runs": [run.to_dict() for run in runs], "memory": memory}
+    machine = _machine() | {"int8_conv_gops": gops}
+    return {"machine": machine, "runs": [run.to_dict() for run in runs], "memory": memory, "precisions": precisions}
 
 
 async def _memory(

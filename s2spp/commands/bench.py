@@ -19,6 +19,7 @@ def bench(
         int, typer.Option(min=0, help="Frames in one session for the memory table; 0 leaves it out.")
     ] = 5000,
     threads: Annotated[int, typer.Option(help="Threads of the model; 0: one per core.")] = 0,
+    precisions: Annotated[bool, typer.Option(help="Measure the shipped float and int8 bundles in turns.")] = True,
 ) -> None:
     """Measure every way to the model beside the bare model, in one run.
 
@@ -42,7 +43,7 @@ def bench(
     chosen = [path.strip() for path in paths.split(",")]
     if unknown := set(chosen) - set(PATHS):
         raise ValueError(f"no such path: {', '.join(sorted(unknown))}; there are {', '.join(PATHS)}")
-    plan = Plan(bundle, chosen, _numbers(sessions), _numbers(objects), seconds, memory_frames, threads)
+    plan = Plan(bundle, chosen, _numbers(sessions), _numbers(objects), seconds, memory_frames, threads, precisions)
     console = Console()
     result = run_suite(plan, Console(stderr=True))
     table = Table(
@@ -62,6 +63,12 @@ def bench(
             overhead,
         )
     console.print(table)
+    console.print(f"this machine: {result['machine']['int8_conv_gops']:,.0f} GOP/s at an 8-bit 3x3 convolution")
+    if pair := result["precisions"]:
+        console.print(
+            f"in turns, the bare model: {pair['float_bundle']} {pair['float_ms']:.1f} ms, {pair['int8_bundle']} "
+            f"{pair['int8_ms']:.1f} ms ({1e3 / pair['int8_ms']:.0f} frames/s), ratio {pair['ratio']:.2f}"
+        )
     memory = result["memory"]
     for frames, rss in zip(memory["frames"], memory["rss_mb"], strict=True):
         console.print(f"memory after frame {frames}: {rss:.1f} MB")

@@ -28,6 +28,10 @@ def evaluate(
     bundle: Annotated[
         str | None, typer.Option(help="Bundle folder, the name of a shipped one, or auto, as for serve (default).")
     ] = None,
+    loop: Annotated[
+        int | None, typer.Option(help="Play every video forth and back for so many frames: do masks last?", min=140)
+    ] = None,
+    crop: Annotated[str | None, typer.Option(help="Crop videos to this shape first, such as 9:16 or 1:1.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Score a checkpoint with torch instead.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the table here too.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the predicted masks here: OUT/SEQUENCE/00000.png.")] = None,
@@ -60,12 +64,13 @@ def evaluate(
     from s2spp.inprocess import InProcess
     from s2spp.json_file import write_json
     from s2spp.report import SequenceReport, write_report
-    from s2spp.score_tables import frame_j, json_table, overall, print_overall, print_scores, report_rows
+    from s2spp.score_tables import frame_j, json_table, overall, print_lasting, print_overall, print_scores, report_rows
 
     if bundle and checkpoint:
         raise ValueError("give either --bundle or --checkpoint")
     console = Console()
     dataset = open_dataset(data, split)
+    dataset.sequences = [_shaped(video, loop, crop) for video in dataset.sequences]
     has_truth = any(scorable(video) for video in dataset.sequences)
     if not has_truth:
         _refuse_scores(dataset.root, json_file, out or report)
@@ -79,9 +84,12 @@ def evaluate(
             name = bundle if bundle and bundle != "auto" else engine.model
             tracker = _bundle_tracker(engine)
         results = _run(dataset.sequences, tracker, out, pictures)
-    title = f"{name} on {data.name}{f' / {split}' if split else ''}"
+    shape = "".join(f", {what}" for what in (crop, f"looped to {loop} frames" if loop else None) if what)
+    title = f"{name} on {data.name}{f' / {split}' if split else ''}{shape}"
     if has_truth:
         print_scores(console, title, results)
+        if loop:
+            print_lasting(console, results)
     else:
         console.print(_no_truth(dataset.root) + (f"; predictions: {out}" if out else ""), markup=False, soft_wrap=True)
     scores = overall(results, seen) if seen else None
@@ -92,6 +100,15 @@ def evaluate(
     if report is not None:
         write_report(report, title, report_rows(results, scores), pictures.values(), frame_j(results))
         console.print(f"report: {report}")
+
+
+def _shaped(video: Video, loop: int | None, crop: str | None) -> Video:
+    if crop:
+        width, _, height = crop.partition(":")
+        if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+            raise ValueError(f"--crop takes width:height, such as 9:16; got {crop!r}")
+        video = video.cropped(int(width) / int(height))
+    return video.looped(loop) if loop else video
 
 
 def _no_truth(root: Path) -> str:
