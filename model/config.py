@@ -102,6 +102,8 @@ class NetworkConfig:
             raise ValueError(f"the decoder has 1 to 5 stages, got {len(self.decoder)}")
         if not set(strides) <= {32 >> stage for stage in range(len(self.decoder))}:
             raise ValueError(f"{len(self.decoder)} decoder stages do not reach every memory of strides {strides}")
+        if self.neck is not None and len(self.decoder) > 4:
+            raise ValueError("a neck has features down to stride 4: the decoder then has 4 stages at most")
         if self.multiple % 32:
             raise ValueError(f"frames are multiples of the encoder's stride, 32; got multiple {self.multiple}")
         self._check_attention(strides)

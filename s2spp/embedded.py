@@ -23,12 +23,13 @@ class EmbeddedServer:
     http: "http://127.0.0.1:PORT"; grpc: "127.0.0.1:PORT". Its log is FOLDER/server.log.
     """
 
-    def __init__(self, data_dir: Path, bundle: str = "auto", threads: int = 0) -> None:
+    def __init__(self, data_dir: Path, bundle: str | None = None, threads: int = 0) -> None:
         self.data_dir = data_dir
         self.log = data_dir / "server.log"
         self._command = [
             sys.executable, "-m", "s2spp.cli", "serve", "--http-port", "0", "--grpc-port", "0",
-            "--data-dir", str(data_dir), "--bundle", bundle, "--threads", str(threads), "--stop-with-stdin",
+            "--data-dir", str(data_dir), "--threads", str(threads), "--stop-with-stdin",
+            *(["--bundle", bundle] if bundle else []),
         ]  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
         self.http = ""

@@ -29,8 +29,8 @@ _WINDOW = 3
 class InProcess:
     """`with InProcess("s2spp-light") as engine: for result in engine.track(frames, first_mask)`."""
 
-    def __init__(self, bundle: str, threads: int = 0) -> None:
-        """Raises BundleError for a bundle that cannot be used."""
+    def __init__(self, bundle: str | None = None, threads: int = 0) -> None:
+        """`bundle` None: that of the settings. Raises BundleError for a bundle that cannot be used."""
         self._settings = Settings.load(bundle=bundle, threads=threads or None)
         self._runtime = load_runtime(self._settings)
         self._loop = asyncio.new_event_loop()

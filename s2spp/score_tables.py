@@ -63,6 +63,12 @@ def print_lasting(console: Console, results: Results) -> None:
     console.print(shown)
 
 
+def lasting_table(results: Results) -> dict[str, dict[str, float]]:
+    """The same for `--json`."""
+    names = ("J_20_120", "J_last_100")
+    return {name: dict(zip(names, lasting(one.frame_j), strict=True)) for name, one in results.items() if one}
+
+
 def lasting(by_frame: Mapping[int, float]) -> tuple[float, float]:
     """Mean J over frames 20 to 120, and over the last 100 frames."""
     settled = [j for index, j in by_frame.items() if 20 <= index <= 120]
@@ -99,11 +105,6 @@ def json_table(split: str, model: str, results: Results, scores: Overall | None)
         "without_truth": _unscored(results),
         "copy_first_mask": baseline,
     }
-    if any(len(by_frame) > 220 for by_frame in frame_j(results).values()):
-        table["lasting"] = {
-            name: dict(zip(("J_20_120", "J_last_100"), lasting(by_frame), strict=True))
-            for name, by_frame in frame_j(results).items()
-        }
     if scores is not None:
         table["youtube_vos"] = _by_name(scores.score) | {"train_meta": str(scores.train_meta)}
         baseline["youtube_vos"] = _by_name(scores.copied)

@@ -33,18 +33,18 @@ class CannotServe(OSError):
 
 def load_runtime(settings: Settings) -> Runtime:
     """The model, checked and warmed up. Blocks. Raises BundleError (a ValueError)."""
-    from service.runtime import AUTO, FLOAT, BundleError, suitable
+    from service.runtime import AUTO, FLOAT, StoredStepError, suitable
 
     if settings.bundle != AUTO:
         return _ready(settings, settings.bundle, "named in the settings")
     name, why = suitable(settings.provider)
     try:
         return _ready(settings, name, why)
-    except BundleError as error:
+    except StoredStepError as error:
         if name == FLOAT:
             raise
-        _log.warning("%s cannot be used here: %s", name, error)
-        return _ready(settings, FLOAT, f"float, since {name} cannot be used here: {error}")
+        _log.warning("%s is not used: %s", name, error)
+        return _ready(settings, FLOAT, f"float, since a stored step of {name} comes out differently on this machine")
 
 
 def _ready(settings: Settings, bundle: str, why: str) -> Runtime:

@@ -37,11 +37,6 @@ class Sequence:
     def __len__(self) -> int:
         return len(self.frame_paths)
 
-    @property
-    def object_ids(self) -> tuple[int, ...]:
-        """Ids of the objects to follow, ascending."""
-        return tuple(track.object_id for track in self.objects)
-
     @cached_property
     def annotated(self) -> tuple[int, ...]:
         """Indices of the frames that have a label map."""
@@ -52,12 +47,21 @@ class Sequence:
         return self._in_window(read_rgb(self.frame_paths[index]))
 
     def labels(self, index: int) -> NDArray[np.uint8]:
-        """Label map of frame `index`, [H,W]: 0 is background (and void), other values are object ids."""
+        """Label map of frame `index`, [H,W]: ids of `objects`; 0 is background, void, and what is not to be followed
+        (in DAVIS, whatever the first frame does not show)."""
         path = self.mask_paths[index]
         if path is None:
             raise DataError(f"{self.frame_paths[index]}: this frame has no annotation")
         labels = self._in_window(read_labels(path))
-        return np.where(labels == VOID, np.uint8(1 if self.binary else 0), labels)
+        return self._ids[labels]
+
+    @cached_property
+    def _ids(self) -> NDArray[np.uint8]:
+        """The id that a value of a label map stands for: [256]."""
+        ids = np.zeros(256, np.uint8)
+        for track in self.objects:
+            ids[VOID if self.binary else track.object_id] = track.object_id
+        return ids
 
     def _in_window(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if self.window is None:
@@ -66,14 +70,17 @@ class Sequence:
         return picture[top:bottom, left:right].copy()
 
     def cropped(self, aspect: float) -> "Sequence":
-        """The largest window of `aspect` (width / height), about the objects' middle in the first frame."""
+        """The largest window of `aspect` (width / height), about the middle of the first objects, with those objects
+        that it shows when they first appear."""
         labels = self.labels(self.objects[0].frames[0])
         height, width = labels.shape
         wide, high = min(width, round(height * aspect)), min(height, round(width / aspect))
         ys, xs = np.nonzero(labels)
         top = int(np.clip(round(ys.mean() - high / 2), 0, height - high))
         left = int(np.clip(round(xs.mean() - wide / 2), 0, width - wide))
-        return replace(self, window=(top, top + high, left, left + wide))
+        whole = replace(self, window=(top, top + high, left, left + wide))
+        shown = tuple(t for t in self.objects if (whole.labels(t.frames[0]) == t.object_id).any())
+        return replace(whole, objects=shown)
 
     def looped(self, length: int) -> "Sequence":
         """Played forth and back, without a jump, for `length` frames. The objects are those of the first frame."""

@@ -61,12 +61,19 @@ def export_bundle(checkpoint: Checkpoint, folder: Path, name: str, card: Card) -
         parity = check_parity(network, work, *names)
         if not all(result.holds for result in parity):
             raise ValueError(f"no bundle written: torch and onnxruntime disagree: {parity}")
-        write_check(work, network.config.multiple)
-        digest = bundle_digest(work)
-        manifest = _manifest(checkpoint, name, digest, names, shapes) | asdict(card)
-        (work / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-        size = sum((work / part).stat().st_size for part in (*_FILES, MANIFEST, CHECK))
-    return ExportReport(folder, digest, size / 1e6, parity)
+        manifest = _manifest(checkpoint, name, names, shapes) | asdict(card)
+        digest, megabytes = seal(work, manifest)
+    return ExportReport(folder, digest, megabytes, parity)
+
+
+def seal(work: Path, manifest: dict[str, Any]) -> tuple[str, float]:
+    """Make a bundle of the folder `work`, which holds both graphs and their weights: add a stored step and the
+    manifest, with format, files and digest. Returns the digest and the bundle's size in MB."""
+    write_check(work, manifest["multiple"])
+    digest = bundle_digest(work)
+    manifest = manifest | {"format": FORMAT, "digest": digest, "files": list(_FILES)}
+    (work / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    return digest, sum((work / part).stat().st_size for part in (*_FILES, MANIFEST, CHECK)) / 1e6
 
 
 def bundle_digest(folder: Path) -> str:
@@ -141,17 +148,13 @@ def _write_graphs(network: S2Spp, work: Path) -> list[tuple[int, int]]:
 def _manifest(
     checkpoint: Checkpoint,
     name: str,
-    digest: str,
     names: tuple[tuple[str, ...], tuple[str, ...]],
     shapes: list[tuple[int, int]],
 ) -> dict[str, Any]:
     config: NetworkConfig = checkpoint.network
     changing, constant = names
     return {
-        "format": FORMAT,
         "name": name,
-        "digest": digest,
-        "files": list(_FILES),
         "pixel_budget": config.pixel_budget,
         "multiple": config.multiple,
         "output_stride": config.output_stride,

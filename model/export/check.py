@@ -1,5 +1,5 @@
-"""The stored step: one step's inputs and what it gave where the bundle was made. Serving repeats it at its start, on a
-machine whose arithmetic may be another (8-bit products overflow on processors without the instructions for them)."""
+"""The stored step: one step's inputs and what it has to give. Serving repeats it at its start, on a machine whose
+arithmetic may be another (8-bit sums overflow on processors without the instructions for them)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FRAMES = 4
 
 def write_check(folder: Path, multiple: int) -> None:
     """`folder`/check.safetensors out of the graphs in `folder`: every input of the last step, and its `probability`."""
-    init, step = open_graphs(folder)
+    init, step = open_graphs(folder, exact=True)
     frames, mask = parity_clip(_FRAMES, (2 * multiple, 3 * multiple), seed=0)
     row = np.zeros(1, np.int64)
     names = [value.name for value in init.get_outputs()]

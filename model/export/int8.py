@@ -21,8 +21,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from model.data.sequence import Sequence as Video
-from model.export.bundle import GRAPHS, MANIFEST, bundle_digest, write_beside
-from model.export.check import write_check
+from model.export.bundle import GRAPHS, MANIFEST, seal, write_beside
 from model.export.onnx_files import HALF
 from model.export.parity import open_graphs
 from model.export.shared_weights import share_weights
@@ -62,12 +61,9 @@ def quantise_bundle(source: Path, folder: Path, name: str, videos: Sequence[Vide
         convolutions = _quantise(source / "step.onnx", work / "step.onnx", feeds)
         _store_as_int8(source / "init.onnx", work / "init.onnx", work / "step.onnx")
         share_weights(work, GRAPHS)
-        digest = bundle_digest(work)
-        write_check(work, manifest["multiple"])
-        manifest |= {"name": name, "digest": digest, "quantised_from": manifest["digest"], "scores": {}}
-        (work / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-        size = sum(path.stat().st_size for path in work.iterdir() if path.suffix != ".md")
-    return Int8Report(folder, digest, size / 1e6, len(feeds), convolutions)
+        manifest |= {"name": name, "quantised_from": manifest["digest"], "scores": {}}
+        digest, megabytes = seal(work, manifest)
+    return Int8Report(folder, digest, megabytes, len(feeds), convolutions)
 
 
 def calibration_feeds(source: Path, manifest: dict[str, Any], videos: Sequence[Video]) -> Iterator[Feed]:
@@ -77,6 +73,8 @@ def calibration_feeds(source: Path, manifest: dict[str, Any], videos: Sequence[V
     changing = [value.name.removeprefix("next_") for value in step.get_outputs()[1:]]
     row = np.zeros(1, np.int64)
     for video in videos:
+        if not video.objects:
+            continue
         track = video.objects[0]
         start = track.frames[0]
         mask = (video.labels(start) == track.object_id).astype(np.uint8)

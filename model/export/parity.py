@@ -60,13 +60,15 @@ def parity_clip(frames: int, size: tuple[int, int], seed: int) -> tuple[NDArray[
     return np.stack(pictures), first
 
 
-def open_graphs(folder: Path) -> tuple[ort.InferenceSession, ort.InferenceSession]:
-    """(init, step) of a bundle on the CPU, as it is served."""
-    options = ort.SessionOptions()
+def open_graphs(folder: Path, *, exact: bool = False) -> tuple[ort.InferenceSession, ort.InferenceSession]:
+    """(init, step) of a bundle on the CPU, as it is served. `exact`: 8-bit convolutions are worked out in float, which
+    no processor gets wrong."""
+    in_float = ort.SessionOptions()
     # 8-bit weights for float arithmetic, as an int8 bundle's init graph has them, are unpacked once.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    init = ort.InferenceSession(folder / "init.onnx", options, providers=["CPUExecutionProvider"])
-    return init, ort.InferenceSession(folder / "step.onnx", providers=["CPUExecutionProvider"])
+    in_float.add_session_config_entry("session.disable_quant_qdq", "1")
+    step_options = in_float if exact else ort.SessionOptions()
+    init = ort.InferenceSession(folder / "init.onnx", in_float, providers=["CPUExecutionProvider"])
+    return init, ort.InferenceSession(folder / "step.onnx", step_options, providers=["CPUExecutionProvider"])
 
 
 def check_parity(network: S2Spp, folder: Path, changing: tuple[str, ...], constant: tuple[str, ...]) -> list[Parity]:

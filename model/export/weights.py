@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import onnx
@@ -13,7 +14,11 @@ from model.export.onnx_files import HALF
 
 
 def bundle_weights(folder: Path) -> dict[str, Tensor]:
-    """The weights of a bundle by their names in S2Spp. Raises FileNotFoundError for a folder that is no bundle."""
+    """The weights of a bundle by their names in S2Spp. Raises FileNotFoundError for a folder that is no bundle, and
+    ValueError for an int8 one."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    if "quantised_from" in manifest:
+        raise ValueError(f"{folder} is an int8 bundle: its weights are rounded; start from the float one")
     weights: dict[str, Tensor] = {}
     for part in ("init.onnx", "step.onnx"):
         for tensor in onnx.load(folder / part).graph.initializer:

@@ -88,6 +88,8 @@ class TrainConfig:
             raise ValueError("a training configuration needs a stage")
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision {self.precision!r}; there are {', '.join(get_args(Precision))}")
+        if self.frozen not in (0, 2, 4, 8, 16, 32):
+            raise ValueError(f"frozen is a stride of the encoder, 2 to 32, or 0; got {self.frozen}")
         for number, stage in enumerate(self.stages, start=1):
             if stage.size[0] % multiple or stage.size[1] % multiple:
                 raise ValueError(f"stage {number}: sides of {stage.size} must be multiples of {multiple}")

@@ -13,7 +13,6 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from model.export.weights import bundle_weights
 from model.network import S2Spp, with_gradient
 from model.recipes import recipe
 from model.training.batches import TensorBatch, batches
@@ -132,8 +131,8 @@ class _Run:
             self.done, self.messages = saved.step, [f"resumed at step {saved.step}"]
             self.network.load_state_dict(saved.weights)
             self.loss.load_state_dict(saved.loss_weights)
-        for module in self.network.encoder.up_to(config.frozen) if config.frozen else ():
-            module.requires_grad_(False)
+        if config.frozen:
+            _freeze(self.network, config.frozen, options, resumed=saved is not None)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = _averaged(self.network, config.ema, saved)
         if self.averaged is not None:
@@ -202,9 +201,23 @@ def _start_weights(network: S2Spp, options: RunOptions) -> str:
     return said
 
 
+def _freeze(network: S2Spp, stride: int, options: RunOptions, *, resumed: bool) -> None:
+    """The encoder's layers up to `stride` keep the weights that they have, which must be somebody's."""
+    if not resumed and options.init_from is None and options.encoder_weights is None:
+        raise ValueError(
+            f"this recipe keeps the encoder's first weights up to stride {stride}, and none were given: they would "
+            "stay random. Name a file with --encoder-weights, or a run or bundle with --init-from"
+        )
+    for module in network.encoder.up_to(stride):
+        module.requires_grad_(False)
+
+
 def _start_from(network: S2Spp, path: Path) -> str:
     """Take every weight that fits from a checkpoint or a bundle; `network` may be another one than was trained."""
     if path.is_dir():
+        # Here, since it brings onnx, which no other run needs.
+        from model.export.weights import bundle_weights
+
         weights = bundle_weights(path)
     else:
         start = Checkpoint.load(path)
@@ -214,6 +227,9 @@ def _start_from(network: S2Spp, path: Path) -> str:
     if not fitting:
         raise ValueError(f"{path}: none of its weights fits this network")
     network.load_state_dict(fitting, strict=False)
+    missing = {name for name in ours.keys() - fitting.keys() if name.startswith("encoder.")}
+    if missing:
+        raise ValueError(f"{path}: its encoder is another one than this network's")
     anew = sorted({name.split(".")[0] for name in ours.keys() - fitting.keys()})
     rest = f"; something in {', '.join(anew)} does not fit and starts anew" if anew else ""
     return f"starting from {len(fitting)} of {len(ours)} weights of {path}{rest}"

@@ -26,6 +26,7 @@ from s2spp.benchmark.precision import compare_precisions, int8_conv_gops
 from s2spp.demo_clip import render_demo_clip
 from s2spp.embedded import EmbeddedServer
 from service.bootstrap import build_engine, load_runtime
+from service.runtime import BundleError
 from service.runtime.choose import FLOAT, INT8
 from service.settings import Settings
 
@@ -37,7 +38,7 @@ _WINDOW = {"raw": 1, "engine": 8, "grpc": 8, "ws": 8, "rest": 1}
 
 @dataclass(frozen=True)
 class Plan:
-    bundle: str
+    bundle: str | None
     paths: list[str]
     sessions: list[int]
     objects: list[int]
@@ -62,9 +63,7 @@ async def _run(plan: Plan, material: Material, progress: Progress) -> dict[str, 
     gops = await asyncio.to_thread(int8_conv_gops, plan.threads)
     precisions: dict[str, object] | None = None
     if plan.precisions:
-        floats, int8 = (load_runtime(Settings.load(bundle=name, threads=plan.threads)) for name in (FLOAT, INT8))
-        found = await asyncio.to_thread(compare_precisions, floats, int8, material, plan.seconds)
-        precisions = found.to_dict()
+        precisions = await asyncio.to_thread(_precisions, plan, material)
     memory: dict[str, list[float]] = {"frames": [], "rss_mb": []}
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(build_engine(settings, runtime=runtime))
@@ -94,6 +93,15 @@ async def _run(plan: Plan, material: Material, progress: Progress) -> dict[str, 
             memory = await _memory(GrpcLane(channel), server.pid, plan.memory_frames, material, progress)
     machine = _machine() | {"int8_conv_gops": gops}
     return {"machine": machine, "runs": [run.to_dict() for run in runs], "memory": memory, "precisions": precisions}
+
+
+def _precisions(plan: Plan, material: Material) -> dict[str, object]:
+    """Of the shipped bundles, or why not: int8 is not for every machine."""
+    try:
+        floats, int8 = (load_runtime(Settings.load(bundle=name, threads=plan.threads)) for name in (FLOAT, INT8))
+    except BundleError as error:
+        return {"unavailable": str(error)}
+    return compare_precisions(floats, int8, material, plan.seconds).to_dict()
 
 
 async def _memory(

@@ -9,7 +9,7 @@ import typer
 
 
 def bench(
-    bundle: Annotated[str, typer.Option(help="Bundle folder, the name of a shipped one, or auto.")] = "auto",
+    bundle: Annotated[str | None, typer.Option(help="Bundle folder, the name of a shipped one, or auto.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the table here too.")] = None,
     paths: Annotated[str, typer.Option(help="Which ways to the model, by comma.")] = "raw,engine,grpc,ws,rest",
     sessions: Annotated[str, typer.Option(help="Numbers of sessions, by comma.")] = "1,4,16",
@@ -64,7 +64,10 @@ def bench(
         )
     console.print(table)
     console.print(f"this machine: {result['machine']['int8_conv_gops']:,.0f} GOP/s at an 8-bit 3x3 convolution")
-    if pair := result["precisions"]:
+    pair = result["precisions"]
+    if pair and "unavailable" in pair:
+        console.print(f"float and int8 in turns: not measured: {pair['unavailable']}", markup=False, soft_wrap=True)
+    elif pair:
         console.print(
             f"in turns, the bare model: {pair['float_bundle']} {pair['float_ms']:.1f} ms, {pair['int8_bundle']} "
             f"{pair['int8_ms']:.1f} ms ({1e3 / pair['int8_ms']:.0f} frames/s), ratio {pair['ratio']:.2f}"

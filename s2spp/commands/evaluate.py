@@ -60,14 +60,16 @@ def evaluate(
     """
     from rich.console import Console
 
+    from s2spp import score_tables as tables
     from s2spp.evaluation import open_dataset, scorable
     from s2spp.inprocess import InProcess
     from s2spp.json_file import write_json
     from s2spp.report import SequenceReport, write_report
-    from s2spp.score_tables import frame_j, json_table, overall, print_lasting, print_overall, print_scores, report_rows
 
     if bundle and checkpoint:
         raise ValueError("give either --bundle or --checkpoint")
+    if loop and out:
+        raise ValueError("--out writes a mask per frame of the video itself: leave --loop out")
     console = Console()
     dataset = open_dataset(data, split)
     dataset.sequences = [_shaped(video, loop, crop) for video in dataset.sequences]
@@ -80,25 +82,28 @@ def evaluate(
         if checkpoint:
             name, tracker = str(checkpoint), _checkpoint_tracker(checkpoint, threads)
         else:
-            engine = stack.enter_context(InProcess(bundle or "auto", threads))
+            engine = stack.enter_context(InProcess(bundle, threads))
             name = bundle if bundle and bundle != "auto" else engine.model
             tracker = _bundle_tracker(engine)
         results = _run(dataset.sequences, tracker, out, pictures)
+    played: dict[str, object] = {"loop": loop} if loop else {}
+    played |= {"crop": crop} if crop else {}
     shape = "".join(f", {what}" for what in (crop, f"looped to {loop} frames" if loop else None) if what)
     title = f"{name} on {data.name}{f' / {split}' if split else ''}{shape}"
     if has_truth:
-        print_scores(console, title, results)
+        tables.print_scores(console, title, results)
         if loop:
-            print_lasting(console, results)
+            tables.print_lasting(console, results)
+            played["lasting"] = tables.lasting_table(results)
     else:
         console.print(_no_truth(dataset.root) + (f"; predictions: {out}" if out else ""), markup=False, soft_wrap=True)
-    scores = overall(results, seen) if seen else None
+    scores = tables.overall(results, seen) if seen else None
     if scores is not None:
-        print_overall(console, name, scores)
+        tables.print_overall(console, name, scores)
     if json_file is not None:
-        write_json(json_file, json_table(split or "all", name, results, scores))
+        write_json(json_file, tables.json_table(split or "all", name, results, scores) | played)
     if report is not None:
-        write_report(report, title, report_rows(results, scores), pictures.values(), frame_j(results))
+        write_report(report, title, tables.report_rows(results, scores), pictures.values(), tables.frame_j(results))
         console.print(f"report: {report}")
 
 

@@ -36,6 +36,8 @@ def export(
     measured: dict[str, float] = {}
     if scores is not None:
         table = json.loads(scores.read_text())
+        if "loop" in table or "crop" in table:
+            raise ValueError(f"{scores}: scores of looped or cropped videos are not the split's; evaluate without")
         measured = {f"{table['split']}/{key}": round(table[key], 4) for key in ("J", "F", "JF")}
     report = export_bundle(Checkpoint.load(checkpoint), out, name or out.name, Card(training_data, licence, measured))
     for parity in report.parity:

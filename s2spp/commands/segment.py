@@ -29,7 +29,7 @@ def segment(
     server: Annotated[
         str | None, typer.Option(help="host:port of a server's gRPC. Default: run the model in this process.")
     ] = None,
-    bundle: Annotated[str, typer.Option(help="Bundle folder, name or auto, when run in this process.")] = "auto",
+    bundle: Annotated[str | None, typer.Option(help="Bundle folder, name or auto, if run in this process.")] = None,
     threads: Annotated[int, typer.Option(help="Threads of the model; 0: one per core.")] = 0,
     frames: Annotated[int | None, typer.Option(help="Stop after so many frames (a camera never ends).")] = None,
 ) -> None:
@@ -96,7 +96,7 @@ def segment(
     Console().print(f"{done} masks in {out}" + (f", overlay in {overlay}" if overlay else ""))
 
 
-def _tracker(stack: ExitStack, server: str | None, bundle: str, threads: int) -> Client | InProcess:
+def _tracker(stack: ExitStack, server: str | None, bundle: str | None, threads: int) -> Client | InProcess:
     if server is not None:
         from service.client import Client
 

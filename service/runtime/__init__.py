@@ -3,7 +3,7 @@
 from service.runtime.bundle import Bundle, BundleError, find_bundle, load_bundle
 from service.runtime.choose import AUTO, FLOAT, suitable
 from service.runtime.onnx_runtime import OnnxRuntime
-from service.runtime.stored_step import check_stored_step
+from service.runtime.stored_step import StoredStepError, check_stored_step
 
 __all__ = [
     "AUTO",
@@ -11,6 +11,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "OnnxRuntime",
+    "StoredStepError",
     "check_stored_step",
     "find_bundle",
     "load_bundle",

@@ -12,7 +12,6 @@ from typing import Any
 from service.core.types import StateSpec
 
 FORMAT = 2
-DEFAULT_BUNDLE = "s2spp-light"
 _HERE = Path(__file__).resolve().parents[1]
 # Where shipped bundles lie: inside an installed package, or at the root of a checkout.
 _SHELVES = (_HERE / "_bundles", _HERE.parent / "bundles")
@@ -52,7 +51,7 @@ def find_bundle(name_or_path: str) -> Path:
     )
 
 
-def load_bundle(name_or_path: str = DEFAULT_BUNDLE) -> Bundle:
+def load_bundle(name_or_path: str) -> Bundle:
     """Read and verify: graphs and weights must have the digest that the manifest states."""
     folder = find_bundle(name_or_path)
     path = folder / "manifest.json"
@@ -63,6 +62,8 @@ def load_bundle(name_or_path: str = DEFAULT_BUNDLE) -> Bundle:
                 f"{path}: bundle format {manifest['format']}, this version reads {FORMAT}; export it anew"
             )
         files = [Path(name).name for name in manifest["files"]]
+        if not {"init.onnx", "step.onnx"} <= set(files):
+            raise BundleError(f"{path} does not list both graphs; export the bundle anew")
         bundle = Bundle(
             folder=folder,
             name=manifest["name"],

@@ -65,9 +65,13 @@ class OnnxRuntime:
     @staticmethod
     def _load(bundle: Bundle, part: str, options: ort.SessionOptions, provider: str) -> ort.InferenceSession:
         try:
-            return ort.InferenceSession(str(bundle.folder / part), options, providers=[provider])
+            session = ort.InferenceSession(str(bundle.folder / part), options, providers=[provider])
         except Exception as error:
             raise BundleError(f"onnxruntime cannot load {bundle.folder / part}: {error}") from error
+        if session.get_providers()[0] != provider:
+            # It would go on with the CPU, of which nobody would know.
+            raise BundleError(f"{provider} does not start here: see onnxruntime's messages, or ask for cpu")
+        return session
 
     def _check_signature(self, bundle: Bundle) -> None:
         init_out = [value.name for value in self._init.get_outputs()]

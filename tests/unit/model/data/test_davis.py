@@ -15,7 +15,7 @@ def test_2016_annotations_of_0_and_255_are_object_1(davis_2016: Path) -> None:
     dataset = DavisDataset(davis_2016, "train")
     assert [sequence.name for sequence in dataset.sequences] == ["ape", "bee", "cat", "dog"]
     sequence = dataset.sequences[0]
-    assert sequence.object_ids == (1,)
+    assert [track.object_id for track in sequence.objects] == [1]
     assert len(sequence) == 6
     np.testing.assert_array_equal(sequence.labels(3), moving_square(3))
     assert sequence.frame(2).shape == (60, 100, 3)
@@ -27,7 +27,7 @@ def test_1_bit_annotations_are_object_1(tmp_path: Path) -> None:
     for path in (tmp_path / "Annotations/480p/ape").glob("*.png"):
         Image.open(path).convert("1").save(path)
     sequence = DavisDataset(tmp_path, None).sequences[0]
-    assert sequence.object_ids == (1,)
+    assert [track.object_id for track in sequence.objects] == [1]
     np.testing.assert_array_equal(sequence.labels(1), moving_square(1))
 
 
@@ -38,7 +38,7 @@ def test_2017_reads_palette_indices_and_drops_void(tmp_path: Path) -> None:
     save_davis_sequence(tmp_path, "pair", [labels, with_void], indexed=True, resolution="Full-Resolution")
     save_split(tmp_path, "2017", "val", ["pair"])
     sequence = DavisDataset(tmp_path, "val").sequences[0]
-    assert sequence.object_ids == (1, 3)
+    assert [track.object_id for track in sequence.objects] == [1, 3]
     np.testing.assert_array_equal(sequence.labels(0), labels)
     np.testing.assert_array_equal(sequence.labels(1), labels)
     np.testing.assert_array_equal(sequence.pair(1, 3)[1], labels == 3)

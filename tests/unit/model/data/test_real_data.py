@@ -21,14 +21,14 @@ def test_davis_splits(real_data: Path) -> None:
     assert not {s.name for s in train.sequences} & {s.name for s in tune.sequences}
     for sequence in (*train.sequences, *tune.sequences):
         frame, mask = sequence.pair(0, 1)
-        assert sequence.object_ids == (1,)
+        assert [track.object_id for track in sequence.objects] == [1]
         assert frame.shape == (*mask.shape, 3)
         assert 0 < mask.mean() < 0.6
 
 
 def test_a_folder_without_split_lists(real_data: Path) -> None:
     (chair,) = DavisDataset(real_data / "pumavos", None).sequences
-    assert (chair.name, len(chair), chair.object_ids) == ("chair", 60, (1,))
+    assert (chair.name, len(chair), len(chair.objects)) == ("chair", 60, 1)
     assert chair.labels(59).max() == 1
 
 

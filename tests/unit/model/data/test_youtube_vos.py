@@ -44,7 +44,7 @@ def test_objects_frames_and_categories(videos: Path) -> None:
     (sequence,) = YoutubeVosDataset(videos).sequences
     assert sequence.name == "0a1b"
     assert len(sequence) == 21
-    assert sequence.object_ids == (1, 2)
+    assert [track.object_id for track in sequence.objects] == [1, 2]
     assert [track.category for track in sequence.objects] == ["person", "skateboard"]
     assert sequence.objects[1].frames == (10, 15, 20)
     assert sequence.annotated == (0, 5, 10, 15, 20)

@@ -88,4 +88,5 @@ def test_the_target_is_what_the_head_is_of() -> None:
     mask = masks()["blob 0"]
     assert distance_target(mask, DistanceConfig(10, 1)).dtype == np.uint8
     regressed = distance_target(mask, DistanceConfig(10, 1, "regression"))
-    np.testing.assert_array_equal(regressed, signed_distance(mask, 10))
+    # OpenCV's own threads round the last bit now one way and now the other.
+    np.testing.assert_allclose(regressed, signed_distance(mask, 10), rtol=1e-6)
