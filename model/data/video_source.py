@@ -8,18 +8,22 @@ from numpy.typing import NDArray
 
 from model.data.augment import AugmentConfig, random_affine, random_colour, recolour, warp_frame, warp_mask
 from model.data.clip import VISIBLE_PIXELS, Clip, NotVisibleError
+from model.data.paste import paste
 from model.data.read import DataError
 from model.data.sequence import ObjectTrack, Sequence
 
 
 @dataclass(frozen=True)
 class VideoConfig:
-    """How clips are cut out. The stride counts annotated frames; a zoom of 0.5 shows half of each side."""
+    """How clips are cut out. The stride counts annotated frames; a zoom of 0.5 shows half of each side. `paste_odds`:
+    another object is pasted into the clip, with `twin_odds` the same one at another time."""
 
     max_stride: int = 3
     reverse_odds: float = 0.25
     zoom_odds: float = 0.5
     smallest_zoom: float = 0.5
+    paste_odds: float = 0.0
+    twin_odds: float = 0.25
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
@@ -46,6 +50,16 @@ class VideoSource:
 
     def clip(self, index: int, length: int, size: tuple[int, int], rng: np.random.Generator) -> Clip:
         """Draw a clip, cropped, resized and augmented. DataError: a bad file, or an object never visible."""
+        clip = self._cut(index, length, size, rng)
+        if rng.random() >= self.config.paste_odds:
+            return clip
+        other = index if rng.random() < self.config.twin_odds else int(rng.integers(len(self)))
+        try:
+            return paste(clip, self._cut(other, length, size, rng), rng)
+        except NotVisibleError:
+            return clip
+
+    def _cut(self, index: int, length: int, size: tuple[int, int], rng: np.random.Generator) -> Clip:
         sequence, track = self._pairs[index]
         start = self._visible_start(sequence, track, size, rng)
         pairs = [sequence.pair(i, track.object_id) for i in self._walk(sequence, start, length, rng)]

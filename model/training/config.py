@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from model.data.clip import ClipSource
 from model.data.davis import DavisDataset
 from model.data.stills import StillSource
-from model.data.video_source import VideoSource
+from model.data.video_source import VideoConfig, VideoSource
 from model.data.youtube_vos import YoutubeVosDataset
 from model.training.losses import LossConfig
 
@@ -18,26 +18,31 @@ Precision = Literal["32-true", "bf16-mixed"]
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """One source of clips, its path relative to the data root."""
+    """One source of clips, its path relative to the data root. `paste_odds`: see VideoConfig."""
 
     kind: Literal["davis", "youtube_vos", "stills"]
     path: str
     weight: float
     split: str | None = None
+    paste_odds: float = 0.0
 
     @property
-    def place(self) -> tuple[str, str, str | None]:
+    def place(self) -> tuple[str, str, str | None, float]:
         """What is opened, whatever its weight."""
-        return self.kind, self.path, self.split
+        return self.kind, self.path, self.split, self.paste_odds
 
     def open(self, root: Path) -> ClipSource:
         path = root / self.path
         if self.kind == "davis":
-            return VideoSource(self.path, DavisDataset(path, self.split).sequences)
+            return VideoSource(self.path, DavisDataset(path, self.split).sequences, self._videos)
         if self.kind == "youtube_vos":
-            return VideoSource(self.path, YoutubeVosDataset(path).sequences)
+            return VideoSource(self.path, YoutubeVosDataset(path).sequences, self._videos)
         backgrounds = root / "backgrounds"
         return StillSource(path, backgrounds if backgrounds.is_dir() else None)
+
+    @property
+    def _videos(self) -> VideoConfig:
+        return VideoConfig(paste_odds=self.paste_odds)
 
 
 @dataclass(frozen=True)
@@ -120,18 +125,22 @@ def _photos(share: float) -> tuple[SourceConfig, ...]:
     return tuple(SourceConfig("stills", f"stills/{name}", share * size / total) for name, size in sizes.items())
 
 
+_PASTED = 0.4
+"""The share of real clips that get a second object."""
+
+
 def _mixed(real: float) -> tuple[SourceConfig, ...]:
     """`real`: the share of clips from real video; the others are made from photos."""
     return (
-        SourceConfig("davis", "davis2016", 0.96 * real, "train"),
+        SourceConfig("davis", "davis2016", 0.96 * real, "train", _PASTED),
         SourceConfig("davis", "pumavos", 0.04 * real),
         *_photos(1.0 - real),
     )
 
 
-# Plain cross-entropy in effect: eq. 5's balance, unlimited, draws masks about a tenth too large, and with a limit
-# between the two it forgets small objects.
-_LIGHT_LOSS = LossConfig(bce=1.0, jaccard=0.5, distance=0.1, balance_limit=0.5)
+# A limit of 0.5, plain cross-entropy in effect, draws exact masks that lose piece after piece of the object over a long
+# clip; without one (eq. 5), they are drawn too large.
+_LIGHT_LOSS = LossConfig(bce=0.6, jaccard=0.4, distance=0.1, balance_limit=0.85)
 
 
 def light_cpu() -> TrainConfig:
@@ -152,12 +161,15 @@ def light_cpu() -> TrainConfig:
 
 
 def light_cpu_refine() -> TrainConfig:
-    """Goes on from a `light_cpu` checkpoint (--init-from) at the size that is served, with long clips."""
+    """Goes on from a `light_cpu` checkpoint (--init-from) with longer clips, and up to the size that is served."""
     return TrainConfig(
         network="light",
-        stages=(Stage(2000, (256, 448), 7, 9, 3, 2e-4, _mixed(0.6), gap=12),),
+        stages=(
+            Stage(900, (192, 320), 6, 8, 4, 4e-4, _mixed(0.6), gap=6),
+            Stage(450, (256, 448), 6, 7, 3, 3e-4, _mixed(0.6), gap=10),
+        ),
         loss=_LIGHT_LOSS,
-        ema=0.998,
+        ema=0.996,
         frozen=4,
         first_mask_noise=0.2,
     )
