@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint serve proto train-deps clean
+.PHONY: demo test lint serve proto report clean
 
 .venv/serve: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -36,6 +36,12 @@ serve: .venv/serve
 ## proto: regenerate the gRPC stubs
 proto: .venv/dev
 	$(BIN)/python proto/generate.py
+
+## report: a page of overlays of the shipped model on DATA (a DAVIS folder), successes and failures: report/index.html
+DATA ?= data/davis2016
+SPLIT ?= tune
+report: .venv/dev
+	$(BIN)/s2spp evaluate --data $(DATA) --split $(SPLIT) --report report/index.html --json report/scores.json
 
 clean:
 	rm -rf .venv demo-output build dist

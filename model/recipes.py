@@ -109,6 +109,19 @@ def light_half() -> NetworkConfig:
     )
 
 
+def small(network: NetworkConfig) -> NetworkConfig:
+    """A variant of the paper at a size that can be compared on a CPU: MobileNetV2, few channels, masks at half size."""
+    channels = {32: 128, 16: 96, 8: 48}
+    return replace(
+        network,
+        encoder="mobilenet_v2",
+        memories=tuple(replace(m, channels=channels[m.stride], kernel=3) for m in network.memories),
+        decoder=(112, 80, 48, 24),
+        decoder_kernel=3,
+        cell="tanh",
+    )
+
+
 RECIPES: dict[str, Callable[[], NetworkConfig]] = {
     recipe.__name__: recipe
     for recipe in (
@@ -132,6 +145,8 @@ RECIPES: dict[str, Callable[[], NetworkConfig]] = {
 
 
 def recipe(name: str) -> NetworkConfig:
-    if name not in RECIPES:
-        raise ValueError(f"no recipe {name!r}; there are {', '.join(sorted(RECIPES))}")
-    return RECIPES[name]()
+    """A network by name; NAME@small is the same variant at the size of `small`."""
+    base, at, size = name.partition("@")
+    if base not in RECIPES or size not in ("", "small") or at != "@" * bool(size):
+        raise ValueError(f"no recipe {name!r}; there are {', '.join(sorted(RECIPES))}, and each as NAME@small")
+    return small(RECIPES[base]()) if size else RECIPES[base]()

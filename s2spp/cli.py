@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from s2spp.commands.ablate import ablate
 from s2spp.commands.bench import bench
 from s2spp.commands.demo import demo
 from s2spp.commands.evaluate import evaluate
@@ -48,7 +49,7 @@ def _options(
     pass
 
 
-for command in (serve, segment, demo, evaluate, bench, train, export, quantise):
+for command in (serve, segment, demo, evaluate, bench, train, export, quantise, ablate):
     app.command()(command)
 
 

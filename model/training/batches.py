@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def batches(
     configuration, the rank and the step, so a resumed run continues the identical curve."""
     start = 0
     # Opening a folder of photos reads every mask in it: once for all stages.
-    opened: dict[tuple[str, str, str | None, float], ClipSource] = {}
+    opened: dict[Hashable, ClipSource] = {}
     for number, stage in enumerate(train.stages):
         if first_step < start + stage.steps:
             for source in stage.sources:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Hashable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from model.data.clip import ClipSource
 from model.data.davis import DavisDataset
+from model.data.sequence import Sequence
 from model.data.stills import StillSource
 from model.data.video_source import VideoConfig, VideoSource
 from model.data.youtube_vos import YoutubeVosDataset
@@ -18,31 +20,33 @@ Precision = Literal["32-true", "bf16-mixed"]
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """One source of clips, its path relative to the data root. `paste_odds`: see VideoConfig."""
+    """One source of clips, its path relative to the data root. `paste_odds`: see VideoConfig;
+    `exclude`: videos by name that are left out."""
 
     kind: Literal["davis", "youtube_vos", "stills"]
     path: str
     weight: float
     split: str | None = None
     paste_odds: float = 0.0
+    exclude: tuple[str, ...] = ()
 
     @property
-    def place(self) -> tuple[str, str, str | None, float]:
+    def place(self) -> Hashable:
         """What is opened, whatever its weight."""
-        return self.kind, self.path, self.split, self.paste_odds
+        return replace(self, weight=0.0)
 
     def open(self, root: Path) -> ClipSource:
         path = root / self.path
         if self.kind == "davis":
-            return VideoSource(self.path, DavisDataset(path, self.split).sequences, self._videos)
+            return self._videos(DavisDataset(path, self.split).sequences)
         if self.kind == "youtube_vos":
-            return VideoSource(self.path, YoutubeVosDataset(path).sequences, self._videos)
+            return self._videos(YoutubeVosDataset(path).sequences)
         backgrounds = root / "backgrounds"
         return StillSource(path, backgrounds if backgrounds.is_dir() else None)
 
-    @property
-    def _videos(self) -> VideoConfig:
-        return VideoConfig(paste_odds=self.paste_odds)
+    def _videos(self, sequences: list[Sequence]) -> VideoSource:
+        kept = [sequence for sequence in sequences if sequence.name not in self.exclude]
+        return VideoSource(self.path, kept, VideoConfig(paste_odds=self.paste_odds))
 
 
 @dataclass(frozen=True)
@@ -112,13 +116,17 @@ class TrainConfig:
     @staticmethod
     def from_dict(data: dict[str, Any]) -> TrainConfig:
         stages = tuple(
-            Stage(**{**s, "size": tuple(s["size"]), "sources": tuple(SourceConfig(**x) for x in s["sources"])})
+            Stage(**{**s, "size": tuple(s["size"]), "sources": tuple(_source(x) for x in s["sources"])})
             for s in data["stages"]
         )
         return TrainConfig(**{**data, "stages": stages, "loss": LossConfig(**data["loss"])})
 
 
-def _photos(share: float) -> tuple[SourceConfig, ...]:
+def _source(data: dict[str, Any]) -> SourceConfig:
+    return SourceConfig(**{**data, "exclude": tuple(data.get("exclude", ()))})
+
+
+def photos(share: float) -> tuple[SourceConfig, ...]:
     """The photo sets, each drawn about as often as it is large."""
     sizes = {"coco": 800, "ecssd": 1000, "sod": 300, "horses": 328, "ccp": 1003}
     total = sum(sizes.values())
@@ -134,7 +142,7 @@ def _mixed(real: float) -> tuple[SourceConfig, ...]:
     return (
         SourceConfig("davis", "davis2016", 0.96 * real, "train", _PASTED),
         SourceConfig("davis", "pumavos", 0.04 * real),
-        *_photos(1.0 - real),
+        *photos(1.0 - real),
     )
 
 
@@ -175,6 +183,27 @@ def light_cpu_refine() -> TrainConfig:
     )
 
 
+def light_gpu() -> TrainConfig:
+    """The shipped network with YouTube-VOS on a GPU: photos first, then real clips that grow to 12 frames and more."""
+    videos = (
+        SourceConfig("youtube_vos", "youtube-vos/train", 0.65, paste_odds=_PASTED),
+        SourceConfig("davis", "davis2016", 0.15, "train", _PASTED),
+        *photos(0.2),
+    )
+    return TrainConfig(
+        network="light",
+        stages=(
+            Stage(20_000, (256, 448), 3, 6, 16, 4e-4, photos(1.0)),
+            Stage(40_000, (256, 448), 5, 12, 12, 4e-4, videos),
+            Stage(15_000, (256, 448), 8, 12, 8, 2e-4, videos, gap=24),
+        ),
+        loss=_LIGHT_LOSS,
+        ema=0.9995,
+        frozen=4,
+        first_mask_noise=0.2,
+    )
+
+
 def paper_gpu() -> TrainConfig:
     """The paper's own settings on YouTube-VOS (section IV): Adam 1e-5, batch 4, length 5 to 12, 256 x 448."""
     youtube = (SourceConfig("youtube_vos", "youtube-vos/train", 1.0),)
@@ -194,11 +223,11 @@ def smoke() -> TrainConfig:
     """A minute on a CPU: shows that the loop runs, teaches nothing. Needs the photos only."""
     return TrainConfig(
         network="light",
-        stages=(Stage(20, (64, 96), 3, 3, 2, 4e-4, _photos(1.0)),),
+        stages=(Stage(20, (64, 96), 3, 3, 2, 4e-4, photos(1.0)),),
         loss=LossConfig(bce=0.6, jaccard=0.4, distance=0.1, balance_limit=0.9),
         warmup=5,
         precision="32-true",
     )
 
 
-TRAIN_RECIPES = {recipe.__name__: recipe for recipe in (light_cpu, light_cpu_refine, paper_gpu, smoke)}
+TRAIN_RECIPES = {recipe.__name__: recipe for recipe in (light_cpu, light_cpu_refine, light_gpu, paper_gpu, smoke)}

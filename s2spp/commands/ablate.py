@@ -1,0 +1,121 @@
+"""`s2spp ablate`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from model.ablation.rows import Row
+    from model.ablation.table import Line
+
+
+def ablate(
+    data: Annotated[Path, typer.Option(help="Folder that holds davis2016, stills, backbones.", envvar="S2SPP_DATA")],
+    out: Annotated[Path, typer.Option(help="Folder of the runs and their results.")] = Path("runs/ablation"),
+    steps: Annotated[int, typer.Option(help="Training steps of each row.", min=1)] = 1500,
+    max_minutes: Annotated[
+        float | None, typer.Option(help="Stop after so long; the same command goes on later.")
+    ] = None,
+    table_only: Annotated[bool, typer.Option("--table-only", help="Show what there is; train nothing.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the table here too.")] = None,
+) -> None:
+    """The paper's ablation: train and score every row of tables II and III on the same data, and compare.
+
+    Every row is one small network, trained for the same steps, scored on the tune split and six training videos that
+    are left out. Rows that are done are not done again.
+
+    Examples:
+
+        s2spp ablate --data DATA --max-minutes 120        again to go on
+
+        s2spp ablate --data DATA --table-only --json ablation.json
+    """
+    import time
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from model.ablation.rows import all_rows
+    from model.ablation.table import lines
+    from s2spp.json_file import write_json
+
+    console = Console()
+    deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+    if not table_only:
+        for row in all_rows():
+            left = None if deadline is None else (deadline - time.monotonic()) / 60
+            if left is not None and left <= 0:
+                break
+            _run(row, data, out, steps, left, console)
+    table = lines(_saved(out))
+    _show(console, table)
+    if json_file is not None:
+        write_json(json_file, {"rows": [asdict(line) | {"order": line.order} for line in table]})
+
+
+def _run(row: Row, data: Path, out: Path, steps: int, minutes: float | None, console: Any) -> None:
+    """Train and score one row, as far as the time goes."""
+    from model.ablation.rows import HELD_OUT, training
+    from model.ablation.scoring import composites, score_composite, score_video
+    from model.data.davis import DavisDataset
+    from model.training.checkpoint import Checkpoint
+    from model.training.loop import RunOptions, train
+    from s2spp.json_file import write_json
+
+    folder = out / row.name
+    if (folder / "result.json").exists():
+        return
+    console.print(f"[bold]{row.name}[/]")
+    backbone = data / "backbones" / "mobilenet_v2_imagenet.safetensors"
+    options = RunOptions(data=data, out=folder, encoder_weights=backbone, max_minutes=minutes)
+    if not train(training(row, steps), options).finished:
+        return
+    network = Checkpoint.load(folder / "checkpoint.pt").model()
+    videos = [v for v in DavisDataset(data / "davis2016", "train").sequences if v.name in HELD_OUT]
+    videos += DavisDataset(data / "davis2016", "tune").sequences
+    result = {
+        "recipe": row.recipe,
+        "seed": row.seed,
+        "steps": steps,
+        "videos": [score_video(network, video).to_dict() for video in videos],
+        "composites": {name: score_composite(network, *clip) for name, *clip in composites(videos)},
+    }
+    write_json(folder / "result.json", result)
+
+
+def _saved(out: Path) -> dict[str, list[dict[str, Any]]]:
+    import json
+
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(out.glob("*/result.json")):
+        result = json.loads(path.read_text())
+        found.setdefault(result["recipe"], []).append(result)
+    return found
+
+
+def _show(console: Any, table: list[Line]) -> None:
+    from rich.table import Table
+
+    shown = Table(title="ablation: J over held-out videos, 95 % intervals over videos")
+    for column in (
+        "row",
+        "J",
+        "interval",
+        "against the row above",
+        "F",
+        "J small",
+        "J first 10",
+        "J last 10",
+        "J of 2-3",
+    ):
+        shown.add_column(column, justify="left" if column in ("row", "against the row above") else "right")
+    for line in table:
+        step = "" if line.step is None else f"{line.step[0]:+.3f} .. {line.step[1]:+.3f}: {line.order}"
+        seeds = f" ({', '.join(f'{j:.3f}' for j in line.seeds)})" if len(line.seeds) > 1 else ""
+        values = (line.f, line.j_small, line.j_first, line.j_last, line.j_composite)
+        interval = f"{line.interval[0]:.3f} .. {line.interval[1]:.3f}"
+        shown.add_row(line.title, f"{line.j:.3f}{seeds}", interval, step, *(f"{value:.3f}" for value in values))
+    console.print(shown)
