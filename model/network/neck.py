@@ -13,20 +13,22 @@ STRIDES = (16, 8, 4)
 
 
 class Neck(nn.Module):
-    """Features of strides 16, 8 and 4, each 3x3-convolved with the up-sampled coarser ones (as in a feature pyramid,
-    Lin et al. 2017); stride 4 also takes in the detail of stride 2, and stride 32 stays the encoder's own.
+    """Beside the encoder's features of strides 16, 8 and 4, which were learned from many more pictures: the same fused
+    with the up-sampled coarser ones (as in a feature pyramid, Lin et al. 2017); stride 4 also takes in the detail of
+    stride 2, and stride 32 stays as it is.
 
     Everything here is done once a frame: what it does, no object has to pay for again."""
 
     def __init__(self, encoder: dict[int, int], config: NeckConfig) -> None:
         super().__init__()
-        self.channels = {32: encoder[32]} | dict(zip(STRIDES, config.channels, strict=True))
+        fused = {32: encoder[32]} | dict(zip(STRIDES, config.channels, strict=True))
+        self.channels = {stride: fused[stride] + (encoder[stride] if stride != 32 else 0) for stride in fused}
         self.detail = nn.Conv2d(encoder[2], encoder[4], 2, stride=2)
         self.fuse = nn.ModuleDict()
         self.deepen = nn.ModuleDict()
         for stride, depth in zip(STRIDES, config.depth, strict=True):
-            outputs = self.channels[stride]
-            inputs = self.channels[2 * stride] + encoder[stride] + (encoder[4] if stride == 4 else 0)
+            outputs = fused[stride]
+            inputs = fused[2 * stride] + encoder[stride] + (encoder[4] if stride == 4 else 0)
             self.fuse[str(stride)] = nn.Conv2d(inputs, outputs, 3, padding=1)
             self.deepen[str(stride)] = nn.ModuleList(nn.Conv2d(outputs, outputs, 3, padding=1) for _ in range(depth))
         for module in self.modules():
@@ -34,9 +36,9 @@ class Neck(nn.Module):
                 xavier_conv(module)
 
     def forward(self, features: dict[int, Tensor]) -> dict[int, Tensor]:
-        """{stride: [B,C,h,w]} of the encoder, strides 2 to 32 -> of the neck, strides 4 to 32."""
+        """{stride: [B,C,h,w]} of the encoder, strides 2 to 32 -> fused and its own, strides 4 to 32."""
         x = features[32]
-        fused = {32: x}
+        both = {32: x}
         for stride in STRIDES:
             parts = [F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False), features[stride]]
             if stride == 4:
@@ -44,5 +46,5 @@ class Neck(nn.Module):
             x = F.relu(self.fuse[str(stride)](torch.cat(parts, dim=1)))
             for conv in self.deepen[str(stride)]:  # type: ignore[attr-defined]
                 x = x + F.relu(conv(x))
-            fused[stride] = x
-        return fused
+            both[stride] = torch.cat([x, features[stride]], dim=1)
+        return both

@@ -58,7 +58,7 @@ class S2Spp(nn.Module):
         self.initializer = Initializer(config)
         attention = config.attention
         if attention is not None:
-            self.key = nn.Conv2d(self.channels[attention.stride], attention.key_channels, 1)
+            self.key = nn.Conv2d(self.encoder.channels[attention.stride], attention.key_channels, 1)
             xavier_conv(self.key)
             if attention.reference:
                 self.attend_reference = FrameAttention(attention.key_channels, local=False)
@@ -107,10 +107,13 @@ class S2Spp(nn.Module):
 
     def encode(self, frames: Tensor) -> Features:
         """frames [B,3,H,W] in 0..255 -> what they give to every object on them."""
-        seen = self.encoder(frames)
+        seen: dict[int, Tensor] = self.encoder(frames)
+        features: Features = {}
+        if self.config.attention is not None:
+            # Not of the neck's features: what looks alike is told best by what many pictures taught.
+            features["key"] = self.key(seen[self.config.attention.stride])
         if self.neck is not None:
             seen = self.neck(seen)
-        features: Features = {}
         for stride in self.numbers:
             name = str(stride)
             takes = self.mix[name] if name in self.mix else self.memories[name]
@@ -119,8 +122,6 @@ class S2Spp(nn.Module):
             if index:
                 stride = 32 >> index
                 features[f"merge{stride}"] = cast(_SeesFrames, stage).of_frame(seen[stride])
-        if self.config.attention is not None:
-            features["key"] = self.key(seen[self.config.attention.stride])
         return features
 
     def initialise(self, frame: Tensor, mask: Tensor, features: Features) -> RecurrentState:

@@ -169,15 +169,15 @@ def light_cpu() -> TrainConfig:
 
 
 def light_cpu_refine() -> TrainConfig:
-    """Goes on from a `light_cpu` checkpoint (--init-from) with longer clips, and up to the size that is served."""
+    """Goes on from a checkpoint or a bundle (--init-from) with longer clips, and up to the size that is served."""
     return TrainConfig(
         network="light",
         stages=(
-            Stage(900, (192, 320), 6, 8, 4, 4e-4, _mixed(0.6), gap=6),
-            Stage(450, (256, 448), 6, 7, 3, 3e-4, _mixed(0.6), gap=10),
+            Stage(500, (192, 320), 6, 8, 4, 2.5e-4, _mixed(0.5), gap=6),
+            Stage(600, (256, 448), 6, 7, 3, 2e-4, _mixed(0.5), gap=10),
         ),
         loss=_LIGHT_LOSS,
-        ema=0.996,
+        ema=0.995,
         frozen=4,
         first_mask_noise=0.2,
     )

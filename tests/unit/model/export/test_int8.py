@@ -98,7 +98,7 @@ def test_its_stored_step_was_worked_out_in_float(int8: Int8Report) -> None:
     """By which a processor is found out whose 8-bit sums overflow, the one that made the bundle included."""
     stored = load_file(int8.folder / "check.safetensors")
     expected = stored.pop("probability")
-    for exact, tolerance in ((True, 0.0), (False, 0.03)):
+    for exact, tolerance in ((True, 0.0), (False, 0.1)):
         _, step = parity.open_graphs(int8.folder, exact=exact)
         found = step.run(["probability"], stored)[0]
         assert np.abs(found - expected).sum() <= tolerance * expected.sum()
