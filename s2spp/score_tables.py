@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,15 @@ def json_table(split: str, model: str, results: Results, scores: Overall | None)
         table["youtube_vos"] = _by_name(scores.score) | {"train_meta": str(scores.train_meta)}
         baseline["youtube_vos"] = _by_name(scores.copied)
     return table
+
+
+def read_scores(path: Path) -> dict[str, float]:
+    """A `--json` file of `s2spp evaluate` as a manifest's scores: "tune/J" and so on. ValueError for scores of
+    something else than the split itself."""
+    table = json.loads(path.read_text())
+    if "loop" in table or "crop" in table:
+        raise ValueError(f"{path}: scores of looped or cropped videos are not the split's; evaluate without")
+    return {f"{table['split']}/{key}": round(table[key], 4) for key in ("J", "F", "JF")}
 
 
 def report_rows(results: Results, scores: Overall | None) -> list[tuple[str, float, float]]:

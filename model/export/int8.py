@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,10 +47,13 @@ class Int8Report:
     convolutions: int
 
 
-def quantise_bundle(source: Path, folder: Path, name: str, videos: Sequence[Video]) -> Int8Report:
-    """Write the int8 bundle `folder` of the float bundle `source`, calibrated on the first frames of `videos`; it
-    keeps the float init graph, which runs once in a session. The manifest's scores are left out: they were the float
-    model's. Raises ValueError for a source that cannot be quantised, DataError for unreadable videos."""
+def quantise_bundle(
+    source: Path, folder: Path, name: str, videos: Sequence[Video], scores: Mapping[str, float] | None = None
+) -> Int8Report:
+    """Write the int8 bundle `folder` of the float bundle `source`, calibrated on the first frames of `videos`. Its init
+    graph, which runs once in a session, has 8-bit weights and float arithmetic. `scores`: its own, where they have been
+    measured; those of the float model are not. Raises ValueError for a source that cannot be quantised, DataError for
+    unreadable videos."""
     manifest: dict[str, Any] = json.loads((source / MANIFEST).read_text())
     if "quantised_from" in manifest:
         raise ValueError(f"{source} is an int8 bundle already")
@@ -61,7 +64,7 @@ def quantise_bundle(source: Path, folder: Path, name: str, videos: Sequence[Vide
         convolutions = _quantise(source / "step.onnx", work / "step.onnx", feeds)
         _store_as_int8(source / "init.onnx", work / "init.onnx", work / "step.onnx")
         share_weights(work, GRAPHS)
-        manifest |= {"name": name, "quantised_from": manifest["digest"], "scores": {}}
+        manifest |= {"name": name, "quantised_from": manifest["digest"], "scores": dict(scores or {})}
         digest, megabytes = seal(work, manifest)
     return Int8Report(folder, digest, megabytes, len(feeds), convolutions)
 

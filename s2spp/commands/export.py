@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -32,13 +31,9 @@ def export(
     from model.export import export_bundle
     from model.export.bundle import Card
     from model.training.checkpoint import Checkpoint
+    from s2spp.score_tables import read_scores
 
-    measured: dict[str, float] = {}
-    if scores is not None:
-        table = json.loads(scores.read_text())
-        if "loop" in table or "crop" in table:
-            raise ValueError(f"{scores}: scores of looped or cropped videos are not the split's; evaluate without")
-        measured = {f"{table['split']}/{key}": round(table[key], 4) for key in ("J", "F", "JF")}
+    measured = read_scores(scores) if scores is not None else {}
     report = export_bundle(Checkpoint.load(checkpoint), out, name or out.name, Card(training_data, licence, measured))
     for parity in report.parity:
         show(

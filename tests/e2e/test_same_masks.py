@@ -27,7 +27,7 @@ def _over_grpc(target: str, clip: Clip) -> list[np.ndarray]:
 
 
 def _in_process(clip: Clip) -> list[np.ndarray]:
-    with InProcess("s2spp-light") as engine:
+    with InProcess() as engine:  # the bundle that the server takes
         return [result.labels for result in engine.track(clip.jpegs, clip.labels)]
 
 
