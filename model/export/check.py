@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from model.export.parity import open_graphs, parity_clip
 
@@ -27,4 +27,4 @@ def write_check(folder: Path, multiple: int) -> None:
         feed = {"frame": frame[None], "frame_row": row, **state}
         probability, *nexts = step.run(None, feed)
         state |= dict(zip(changing, nexts, strict=True))
-    save_file({**feed, "probability": probability}, folder / CHECK)
+    (folder / CHECK).write_bytes(save({**feed, "probability": probability}))

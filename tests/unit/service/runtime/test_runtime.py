@@ -19,9 +19,9 @@ from service.runtime import BundleError, OnnxRuntime, find_bundle, load_bundle
 SIZE = (128, 224)
 
 
-@pytest.fixture(scope="module")
-def runtime() -> OnnxRuntime:
-    return OnnxRuntime(load_bundle("s2spp-light"), threads=2)
+@pytest.fixture(scope="module", params=["s2spp-light", "s2spp-light-int8"])
+def runtime(request: pytest.FixtureRequest) -> OnnxRuntime:
+    return OnnxRuntime(load_bundle(request.param), threads=2)
 
 
 def _scene(seed: int, size: tuple[int, int] = SIZE) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
