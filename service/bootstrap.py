@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from service.settings import Settings
 _log = logging.getLogger(__name__)
 _ADDRESSES = "server.json"
 _STDIN = 0
+# Beyond the time that running requests get: for a transport to end by itself.
+_OVERDUE_S = 5.0
 # Beside images a message has a few fields, and one only somewhat too large is still told the reason.
 _MESSAGE_OVERHEAD = 1 << 20
 
@@ -181,7 +183,17 @@ async def _transports(
     try:
         yield f"http://{local}:{rest.port}", f"{local}:{grpc.port}"
     finally:
-        await asyncio.gather(rest.stop(settings.drain_s), grpc.stop(settings.drain_s))
+        await _stopped(settings.drain_s, rest.stop(settings.drain_s), grpc.stop(settings.drain_s))
+
+
+async def _stopped(drain_s: float, *stops: Coroutine[Any, Any, None]) -> None:
+    """A transport that does not end in its time keeps neither sessions from being committed nor the process alive."""
+    done, hung = await asyncio.wait([asyncio.create_task(stop) for stop in stops], timeout=drain_s + _OVERDUE_S)
+    for task in hung:
+        _log.warning("a server did not stop within %g seconds; it is left behind", drain_s + _OVERDUE_S)
+        task.cancel()
+    for task in done:
+        task.result()
 
 
 @contextmanager
