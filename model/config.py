@@ -69,8 +69,8 @@ class NetworkConfig:
     neck: None: memories and decoder see the encoder's own features.
     decoder: channels after each x2 up-sampling, from the bottleneck on; five stages end at full
         resolution, fewer stop earlier and the mask is resized from there.
-    sub_pixel: the last stage does not up-sample; the head gives the mask's four pixels of each cell instead
-        (Shi et al. 2016). Much the same mask, without wide convolutions at its resolution.
+    sub_pixel: not bilinear up-sampling, but convolutions that make the four pixels of each cell (Shi et al. 2016); the
+        last stage leaves that to the head. As many multiplications, at a lower resolution and on more channels.
     cell: activations of the ConvLSTM. tanh; relu (S2S: ReLU in place of tanh); reference (sigmoid
         candidate, ReLU output, as in the authors' published code).
     recurrence: convlstm, or mask_guidance (section III-A: the previous mask instead of the ConvLSTM).

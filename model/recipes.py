@@ -65,6 +65,11 @@ def attention() -> NetworkConfig:
     return replace(paper(), attention=AttentionConfig(16, 128, 256))
 
 
+def previous_mask() -> NetworkConfig:
+    """The previous mask as one more input of every memory."""
+    return replace(paper(), previous_mask=True)
+
+
 def tanh_cell() -> NetworkConfig:
     """The bounded cell, for long streams."""
     return replace(paper(), cell="tanh")
@@ -133,6 +138,7 @@ RECIPES: dict[str, Callable[[], NetworkConfig]] = {
         mask_guidance,
         distance_regression,
         attention,
+        previous_mask,
         tanh_cell,
         reference_cell,
         light,

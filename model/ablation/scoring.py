@@ -13,7 +13,7 @@ from model.data.augment import warp_frame, warp_mask
 from model.data.sequence import Sequence as Video
 from model.metrics import boundary_f, jaccard
 from model.network import S2Spp
-from model.predict import track
+from model.predict import Way, track
 
 Image = NDArray[np.uint8]
 
@@ -40,13 +40,13 @@ class VideoResult:
         return asdict(self)
 
 
-def score_video(network: S2Spp, video: Video) -> VideoResult:
+def score_video(network: S2Spp, video: Video, way: Way = "plain") -> VideoResult:
     """J and F of the video's first object, by the network alone (torch), at the video's own size."""
     number = video.objects[0].object_id
     frames = (video.frame(index) for index in range(len(video)))
     given = np.where(video.labels(0) == number, np.uint8(1), np.uint8(0))
     rows = []
-    for index, labels in enumerate(track(network, frames, given)):
+    for index, labels in enumerate(track(network, frames, given, way)):
         if 0 < index < len(video) - 1:
             truth = video.labels(index) == number
             rows.append((jaccard(labels > 0, truth), boundary_f(labels > 0, truth), float(truth.mean())))
@@ -62,10 +62,10 @@ def score_video(network: S2Spp, video: Video) -> VideoResult:
     )
 
 
-def score_composite(network: S2Spp, frames: Sequence[Image], labels: Sequence[Image]) -> float:
+def score_composite(network: S2Spp, frames: Sequence[Image], labels: Sequence[Image], way: Way = "plain") -> float:
     """Mean J over the objects of a clip and its frames but the first and the last."""
     numbers = [int(n) for n in np.unique(labels[0]) if n]
-    found = list(track(network, frames, labels[0]))
+    found = list(track(network, frames, labels[0], way))
     values = [jaccard(found[t] == number, labels[t] == number) for t in range(1, len(frames) - 1) for number in numbers]
     return float(np.mean(values))
 

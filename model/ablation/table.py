@@ -13,16 +13,17 @@ from model.ablation.rows import ROWS
 
 _DRAWS = 10_000
 Results = Mapping[str, Sequence[Mapping[str, Any]]]
-"""recipe -> its runs' saved results, one for each seed."""
+"""row -> its runs' saved results, one for each seed."""
 
 
 @dataclass(frozen=True)
 class Line:
     """One row: means over videos and seeds. `interval`: 95 % of J over draws of the videos; `step`: the same of the
-    difference of J to the row before, video by video, None for the first row. `seeds`: J of each run."""
+    difference of J to the row `against` which it is set, video by video, None without one. `seeds`: J of each run."""
 
-    recipe: str
+    row: str
     title: str
+    against: str | None
     j: float
     interval: tuple[float, float]
     step: tuple[float, float] | None
@@ -35,7 +36,7 @@ class Line:
 
     @property
     def order(self) -> str:
-        """Whether it is above or below the row before, beyond chance over the videos."""
+        """Whether it is above or below the row `against` it, beyond chance over the videos."""
         if self.step is None:
             return ""
         low, high = self.step
@@ -45,22 +46,24 @@ class Line:
 def lines(results: Results) -> list[Line]:
     """In the order of ROWS; rows without a result are left out."""
     table: list[Line] = []
-    before: NDArray[np.float64] | None = None
-    for recipe, title in ROWS.items():
-        runs = results.get(recipe, ())
+    j_of: dict[str, NDArray[np.float64]] = {}
+    for row, compared in ROWS.items():
+        runs = results.get(row, ())
         if not runs:
             continue
         videos = [{video["name"]: video for video in run["videos"]} for run in runs]
         names = sorted(videos[0])
         j = np.array([[run[name]["j"] for name in names] for run in videos])
-        per_video = j.mean(axis=0)
+        per_video = j_of[row] = j.mean(axis=0)
+        against = compared.against if compared.against in j_of else None
         table.append(
             Line(
-                recipe,
-                title,
+                row,
+                compared.title,
+                against,
                 float(per_video.mean()),
                 _interval(per_video),
-                None if before is None else _interval(per_video - before),
+                None if against is None else _interval(per_video - j_of[against]),
                 _mean(videos, "f"),
                 _mean(videos, "j_small"),
                 _mean(videos, "j_first"),
@@ -69,7 +72,6 @@ def lines(results: Results) -> list[Line]:
                 tuple(float(seed) for seed in j.mean(axis=1)),
             )
         )
-        before = per_video
     return table
 
 

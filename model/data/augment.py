@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 LUMA = np.array([0.299, 0.587, 0.114])
+GREY = (127.0, 127.0, 127.0)
+"""What is shown where there is no picture."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def random_affine(size: tuple[int, int], rng: np.random.Generator, config: Augme
 def warp_frame(frame_HWC: NDArray[np.uint8], matrix: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Show a frame on a canvas of `size` (h, w) through a map [3,3] of its pixels to the canvas'. Beyond the frame is
     grey: a mirrored or smeared border would show pieces of the object that no mask knows."""
-    return _warp(frame_HWC, matrix, size, (127.0, 127.0, 127.0))
+    return _warp(frame_HWC, matrix, size, GREY)
 
 
 def warp_mask(mask_HW: NDArray[np.uint8], matrix: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.uint8]:

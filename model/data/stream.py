@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from model.data.absence import SHORTEST, cut_away, look_away
 from model.data.augment import corrupt_mask
 from model.data.clip import Clip, ClipSource, NotVisibleError
 from model.data.read import DataError
@@ -39,7 +40,8 @@ class GrowingLength:
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """What a stream draws: weighted sources, items per batch, frame size (H, W), clip length at a step."""
+    """What a stream draws: weighted sources, items per batch, frame size (H, W), clip length at a step; the odds that
+    the first mask is worn, and that the object is out of sight for a while."""
 
     sources: tuple[tuple[ClipSource, float], ...]
     batch: int
@@ -47,6 +49,7 @@ class StreamConfig:
     size: tuple[int, int]
     length: Callable[[int], int]
     corrupt_odds: float = 0.0
+    absence_odds: float = 0.0
 
 
 class ClipStream:
@@ -76,7 +79,10 @@ class ClipStream:
         first_masks = []
         for item in range(self.config.batch):
             rng = np.random.default_rng([self.config.seed, step, item])
-            clip = self._draw(length, {clip.name for clip in clips}, rng)
+            taken = {clip.name for clip in clips}
+            clip = self._draw(length, taken, rng)
+            if length >= SHORTEST and rng.random() < self.config.absence_odds:
+                clip = self._gone_for_a_while(clip, taken, rng)
             worn = rng.random() < self.config.corrupt_odds
             first_masks.append(corrupt_mask(clip.masks_THW[0], rng) if worn else clip.masks_THW[0])
             clips.append(clip)
@@ -86,6 +92,11 @@ class ClipStream:
             np.stack(first_masks),
             tuple(clip.name for clip in clips),
         )
+
+    def _gone_for_a_while(self, clip: Clip, taken: set[str], rng: np.random.Generator) -> Clip:
+        if rng.random() < 0.5:
+            return look_away(clip, rng)
+        return cut_away(clip, self._draw(len(clip.masks_THW), taken | {clip.name}, rng), rng)
 
     def _draw(self, length: int, taken: set[str], rng: np.random.Generator) -> Clip:
         for _ in range(TRIES):

@@ -30,7 +30,7 @@ from s2spp.geometry import frame_to_model, mask_to_model, model_size
 Feed = dict[str, NDArray[Any]]
 
 # What stands between two convolutions is quantised too, else every one of them would go to float and back.
-_OPERATORS = ["Conv", "Add", "Clip", "Relu", "Concat", "Resize", "Gather"]
+_OPERATORS = ["Conv", "Add", "Clip", "Relu", "Concat", "Resize", "Gather", "Transpose", "Reshape"]
 _CLIP_FRAMES = 25
 # From the 3rd frame on, one in so many: neighbours teach the ranges nothing new.
 _EVERY = 6
@@ -103,6 +103,8 @@ def _quantise(source: Path, target: Path, feeds: list[Feed]) -> int:
         quant_pre_process(str(whole), str(prepared), skip_symbolic_shape=True)
         model = onnx.load(prepared)
         pixels = _normalised_frame(model.graph)
+        _gather_whole_pixels(model.graph)
+        onnx.save(model, prepared)
         stem = {"scale": np.array(_STEM_SCALE, np.float32), "zero_point": np.array(_STEM_ZERO, np.uint8)}
         quantize_static(
             prepared,
@@ -169,6 +171,21 @@ def _normalised_frame(graph: onnx.GraphProto) -> str:
             raise ValueError(f"expected one {kind} of {name!r} in the step graph: only MobileNetV2 can be quantised")
         name = found[0].output[0]
     return name
+
+
+def _gather_whole_pixels(graph: onnx.GraphProto) -> None:
+    """Let the features of each object's frame be picked with a pixel's channels side by side, as onnxruntime's 8-bit
+    convolutions make and take them: else it turns every object's copy around, byte by byte, on one thread."""
+    fixed = {tensor.name for tensor in graph.initializer}
+    for gather in [node for node in graph.node if node.op_type == "Gather" and node.input[1] not in fixed]:
+        features, picked = gather.input[0], gather.output[0]
+        turned, turned_back = f"{gather.name}_pixels", f"{gather.name}_picked"
+        gather.input[0], gather.output[0] = turned, turned_back
+        place = list(graph.node).index(gather)
+        back = helper.make_node("Transpose", [turned_back], [picked], f"{gather.name}_to_planes", perm=(0, 3, 1, 2))
+        graph.node.insert(place + 1, back)
+        to = helper.make_node("Transpose", [features], [turned], f"{gather.name}_to_pixels", perm=(0, 2, 3, 1))
+        graph.node.insert(place, to)
 
 
 def _feed_bytes(graph: onnx.GraphProto, pixels: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,18 +13,31 @@ from model.config import DistanceConfig
 from model.network.encoders import xavier_conv
 from model.network.split_conv import SplitConv2d
 
+Up = Literal["bilinear", "sub_pixel", "none"]
+
+
+def spread(x: Tensor) -> Tensor:
+    """[B,4C,h,w] -> [B,C,2h,2w]: the channels hold the four pixels of a cell, row by row (Shi et al. 2016, with whole
+    pixels one after the other: where the runtime keeps a pixel's channels together, long runs are moved, not bytes)."""
+    batch, channels, height, width = x.shape
+    rows = x.permute(0, 2, 3, 1).reshape(batch, height, width, 2, channels // 2).permute(0, 1, 3, 2, 4)
+    return rows.reshape(batch, 2 * height, 2 * width, channels // 4).permute(0, 3, 1, 2)
+
 
 class DecoderStage(nn.Module):
-    """1x1 merge of (plain skip, below, skip-memory), bilinear x2, convolution; not `up`: the merge alone. The 1x1
-    convolutions are the paper's "weighted averaging with learnable weights" (section III-A).
+    """1x1 merge of (plain skip, below, skip-memory), bilinear x2, convolution. The 1x1 convolutions are the paper's
+    "weighted averaging with learnable weights" (section III-A).
 
-    `frame`: channels of the plain skip, 0 for the bottleneck's stage, which has nothing to merge."""
+    `frame`: channels of the plain skip, 0 for the bottleneck's stage, which has nothing to merge. `up`: bilinear;
+    sub_pixel: the convolution comes first and makes the four pixels of each cell; none: the merge alone."""
 
-    def __init__(self, frame: int, own: Sequence[int], outputs: int, kernel: int, *, up: bool = True) -> None:
+    def __init__(self, frame: int, own: Sequence[int], outputs: int, kernel: int, up: Up) -> None:
         super().__init__()
+        self.up = up
         self.merge = SplitConv2d(frame, own, outputs, 1) if frame else None
-        self.conv = nn.Conv2d(outputs if frame else own[0], outputs, kernel, padding=kernel // 2) if up else None
-        if self.conv is not None:
+        if up != "none":
+            made = 4 * outputs if up == "sub_pixel" else outputs
+            self.conv = nn.Conv2d(outputs if frame else own[0], made, kernel, padding=kernel // 2)
             xavier_conv(self.conv)
 
     def of_frame(self, features: Tensor) -> Tensor:
@@ -32,8 +46,10 @@ class DecoderStage(nn.Module):
 
     def forward(self, of_frame: Tensor | None, *own: Tensor) -> Tensor:
         x = own[0] if self.merge is None else F.relu(self.merge(of_frame, *own))
-        if self.conv is None:
+        if self.up == "none":
             return x
+        if self.up == "sub_pixel":
+            return spread(F.relu(self.conv(x)))
         x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
         return F.relu(self.conv(x))
 
@@ -68,4 +84,4 @@ class MaskHead(nn.Module):
                 # A regressed distance is signed: rectifying it would hide the background from the mask.
                 features = torch.cat([F.relu(both[:, : self.segmentation]), scores], dim=1)
         logits: Tensor = self.mask(features)
-        return F.pixel_shuffle(logits, 2) if self.sub_pixel else logits, scores
+        return spread(logits) if self.sub_pixel else logits, scores

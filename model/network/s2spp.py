@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from model.config import MemoryConfig, NetworkConfig
 from model.network.attention import FrameAttention
-from model.network.decoder import DecoderStage, MaskHead
+from model.network.decoder import DecoderStage, MaskHead, Up
 from model.network.encoders import build_encoder, xavier_conv
 from model.network.initializer import Initializer
 from model.network.memory import ConvLSTM, MaskGuidance
@@ -80,8 +80,11 @@ class S2Spp(nn.Module):
                 self._add_memory(memory, below)
                 own.append(memory.channels)
             frame = self.channels[stride] if index else 0
-            up = not (config.sub_pixel and index == len(config.decoder) - 1)
-            self.stages.append(DecoderStage(frame, own, outputs, config.decoder_kernel, up=up))
+            up: Up = "bilinear"
+            if config.sub_pixel:
+                # The last one leaves it to the head.
+                up = "none" if index == len(config.decoder) - 1 else "sub_pixel"
+            self.stages.append(DecoderStage(frame, own, outputs, config.decoder_kernel, up))
             below = outputs
         self.head = MaskHead(below, config.distance, sub_pixel=config.sub_pixel)
 

@@ -96,6 +96,7 @@ def batches(
                     size=stage.size,
                     length=GrowingLength(stage.first_length + stage.gap, stage.last_length + stage.gap, stage.steps),
                     corrupt_odds=train.first_mask_noise,
+                    absence_odds=train.absence,
                 )
             )
             steps = range(max(first_step - start, 0), stage.steps)

@@ -71,7 +71,8 @@ class TrainConfig:
     frames' encoder keeps the weights it starts with up to this stride (0: none).
     `schedule`: cosine over all stages down to 2 %, or the paper's x0.99 every `decay_every` steps.
     `weight_decay`: of weights, never of biases. `ema`: decay of the averaged weights that are exported; 0
-    exports the raw ones. `first_mask_noise`: odds that the first mask is a bit wrong. `precision`: of the
+    exports the raw ones. `first_mask_noise`: odds that the first mask is a bit wrong; `absence`: that the object is
+    out of sight for a while (see model.data.absence). `precision`: of the
     arithmetic; float16 is left out, since it needs a loss scale that a checkpoint would have to carry."""
 
     network: str
@@ -87,6 +88,7 @@ class TrainConfig:
     clip_norm: float = 1.0
     ema: float = 0.0
     first_mask_noise: float = 0.0
+    absence: float = 0.0
     precision: Precision = "bf16-mixed"
     seed: int = 0
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 def ablate(
-    data: Annotated[Path, typer.Option(help="Folder that holds davis2016, stills, backbones.", envvar="S2SPP_DATA")],
+    data: Annotated[
+        Path, typer.Option(help="Folder that holds davis2016, stills, backbones.", envvar="S2SPP_DATA")
+    ] = Path("data"),
     out: Annotated[Path, typer.Option(help="Folder of the runs and their results.")] = Path("runs/ablation"),
     steps: Annotated[int, typer.Option(help="Training steps of each row.", min=1)] = 1500,
     max_minutes: Annotated[
@@ -22,10 +24,10 @@ def ablate(
     table_only: Annotated[bool, typer.Option("--table-only", help="Show what there is; train nothing.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the table here too.")] = None,
 ) -> None:
-    """The paper's ablation: train and score every row of tables II and III on the same data, and compare.
+    """The paper's ablation, and what goes beyond the paper: train and score every row on the same data, and compare.
 
     Every row is one small network, trained for the same steps, scored on the tune split and six training videos that
-    are left out. Rows that are done are not done again.
+    are left out. Rows that are done are not done again; their results are OUT/ROW/result.json.
 
     Examples:
 
@@ -65,25 +67,27 @@ def _run(row: Row, data: Path, out: Path, steps: int, minutes: float | None, con
     from model.training.loop import RunOptions, train
     from s2spp.json_file import write_json
 
-    folder = out / row.name
-    if (folder / "result.json").exists():
+    if (out / row.name / "result.json").exists():
         return
     console.print(f"[bold]{row.name}[/]")
     backbone = data / "backbones" / "mobilenet_v2_imagenet.safetensors"
-    options = RunOptions(data=data, out=folder, encoder_weights=backbone, max_minutes=minutes)
+    weights = out / row.weights
+    options = RunOptions(data=data, out=weights, encoder_weights=backbone, max_minutes=minutes)
     if not train(training(row, steps), options).finished:
         return
-    network = Checkpoint.load(folder / "checkpoint.pt").model()
+    network, way = Checkpoint.load(weights / "checkpoint.pt").model(), row.compared.way
     videos = [v for v in DavisDataset(data / "davis2016", "train").sequences if v.name in HELD_OUT]
     videos += DavisDataset(data / "davis2016", "tune").sequences
     result = {
-        "recipe": row.recipe,
+        "row": row.key,
         "seed": row.seed,
         "steps": steps,
-        "videos": [score_video(network, video).to_dict() for video in videos],
-        "composites": {name: score_composite(network, *clip) for name, *clip in composites(videos)},
+        "videos": [score_video(network, video, way).to_dict() for video in videos],
+        "composites": {
+            name: score_composite(network, frames, labels, way) for name, frames, labels in composites(videos)
+        },
     }
-    write_json(folder / "result.json", result)
+    write_json(out / row.name / "result.json", result)
 
 
 def _saved(out: Path) -> dict[str, list[dict[str, Any]]]:
@@ -92,7 +96,7 @@ def _saved(out: Path) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(out.glob("*/result.json")):
         result = json.loads(path.read_text())
-        found.setdefault(result["recipe"], []).append(result)
+        found.setdefault(result["row"], []).append(result)
     return found
 
 
@@ -104,18 +108,24 @@ def _show(console: Any, table: list[Line]) -> None:
         "row",
         "J",
         "interval",
-        "against the row above",
+        "J less that of",
         "F",
         "J small",
         "J first 10",
         "J last 10",
         "J of 2-3",
     ):
-        shown.add_column(column, justify="left" if column in ("row", "against the row above") else "right")
+        shown.add_column(column, justify="left" if column in ("row", "J less that of") else "right")
     for line in table:
-        step = "" if line.step is None else f"{line.step[0]:+.3f} .. {line.step[1]:+.3f}: {line.order}"
+        step = "" if line.step is None else f"{line.against}: {line.step[0]:+.3f} .. {line.step[1]:+.3f}, {line.order}"
         seeds = f" ({', '.join(f'{j:.3f}' for j in line.seeds)})" if len(line.seeds) > 1 else ""
         values = (line.f, line.j_small, line.j_first, line.j_last, line.j_composite)
         interval = f"{line.interval[0]:.3f} .. {line.interval[1]:.3f}"
-        shown.add_row(line.title, f"{line.j:.3f}{seeds}", interval, step, *(f"{value:.3f}" for value in values))
+        shown.add_row(
+            f"[bold]{line.row}[/]\n{line.title}",
+            f"{line.j:.3f}{seeds}",
+            interval,
+            step,
+            *(f"{value:.3f}" for value in values),
+        )
     console.print(shown)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from model.data.davis import DavisDataset
     from model.data.sequence import Sequence as Video
     from model.data.youtube_vos import YoutubeVosDataset
+    from model.predict import Way
     from s2spp.evaluation import Labels, Scored, Tracker
     from s2spp.inprocess import InProcess
     from s2spp.report import SequenceReport
@@ -33,6 +34,10 @@ def evaluate(
     ] = None,
     crop: Annotated[str | None, typer.Option(help="Crop videos to this shape first, such as 9:16 or 1:1.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Score a checkpoint with torch instead.")] = None,
+    way: Annotated[
+        Literal["plain", "refined", "following"],
+        typer.Option(help="Of a checkpoint: as it is, edges refined at the frame's resolution, or following windows."),
+    ] = "plain",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the table here too.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the predicted masks here: OUT/SEQUENCE/00000.png.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML page with overlays here.")] = None,
@@ -68,6 +73,8 @@ def evaluate(
 
     if bundle and checkpoint:
         raise ValueError("give either --bundle or --checkpoint")
+    if way != "plain" and not checkpoint:
+        raise ValueError("--way goes with --checkpoint: what is served is plain")
     if loop and out:
         raise ValueError("--out writes a mask per frame of the video itself: leave --loop out")
     console = Console()
@@ -80,7 +87,7 @@ def evaluate(
     pictures = {video.name: SequenceReport(video.name, len(video)) for video in dataset.sequences} if report else {}
     with ExitStack() as stack:
         if checkpoint:
-            name, tracker = str(checkpoint), _checkpoint_tracker(checkpoint, threads)
+            name, tracker = str(checkpoint), _checkpoint_tracker(checkpoint, threads, way)
         else:
             engine = stack.enter_context(InProcess(bundle, threads))
             name = bundle if bundle and bundle != "auto" else engine.model
@@ -176,7 +183,7 @@ def _run(
         return {video.name: score(video, watched(video)) for video in videos}
 
 
-def _checkpoint_tracker(path: Path, threads: int) -> Tracker:
+def _checkpoint_tracker(path: Path, threads: int, way: Way) -> Tracker:
     import torch
 
     from model.predict import track
@@ -185,7 +192,7 @@ def _checkpoint_tracker(path: Path, threads: int) -> Tracker:
     if threads:
         torch.set_num_threads(threads)
     network = Checkpoint.load(path).model()
-    return lambda frames, first: track(network, frames, first)
+    return lambda frames, first: track(network, frames, first, way)
 
 
 def _bundle_tracker(engine: InProcess) -> Tracker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,19 @@ def test_every_row_is_trained_alike_and_none_on_a_video_that_is_scored() -> None
     for row in rows:
         config = training(row, 100)
         assert config.steps == 100 and config.stages[0].sources[0].exclude == HELD_OUT
-        assert (config.stages, config.loss) == (training(rows[0], 100).stages, training(rows[0], 100).loss)
+        assert config.stages == training(rows[0], 100).stages
+        assert replace(config.loss, learned_weights=False) == training(rows[0], 100).loss
+        assert config.loss.learned_weights == (row.key == "learned_weights")
+        assert row.weights == (row.name if row.compared.way == "plain" else "paper-0")
+    # What a row without training of its own needs is trained before it.
+    names = [row.name for row in rows]
+    assert all(names.index(row.weights) <= names.index(row.name) for row in rows)
+    keys = list(ROWS)
+    assert all(c.against is None or keys.index(c.against) < keys.index(key) for key, c in ROWS.items())
 
 
 def test_the_small_networks_differ_as_the_rows_of_the_paper_do() -> None:
-    small = {name: recipe(f"{name}@small") for name in ROWS}
+    small = {row.network: recipe(f"{row.network}@small") for row in ROWS.values()}
     assert [len(small[name].memories) for name in ("base", "one_skip", "paper")] == [1, 2, 3]
     assert small["base"].distance is None and small["base_multitask"].distance is not None
     assert small["mask_guidance"].recurrence == "mask_guidance"
@@ -61,7 +70,7 @@ def blob(name: str) -> Blob:
 def test_a_video_is_scored_by_what_is_right_where(monkeypatch: pytest.MonkeyPatch) -> None:
     video = blob("one")
 
-    def half_right(network: object, frames: Any, first: NDArray[np.uint8]) -> Any:
+    def half_right(network: object, frames: Any, first: NDArray[np.uint8], way: str) -> Any:
         for index, _ in enumerate(frames):
             # Right until the object shrinks, half of it from there on.
             yield video.labels(index) if index < 10 else video.labels(index) * (np.arange(60) < 24)[:, None]
@@ -90,7 +99,7 @@ def result(name: str, seed: int, js: list[float]) -> dict[str, Any]:
         {"name": f"v{n}", "j": j, "f": j, "j_small": None if n else j, "j_first": j, "j_last": j}
         for n, j in enumerate(js)
     ]
-    return {"recipe": name, "seed": seed, "videos": videos, "composites": {"a+b": js[0]}}
+    return {"row": name, "seed": seed, "videos": videos, "composites": {"a+b": js[0]}}
 
 
 def test_an_order_is_claimed_only_beyond_chance() -> None:
@@ -101,11 +110,14 @@ def test_an_order_is_claimed_only_beyond_chance() -> None:
             "base": [result("base", 0, base), result("base", 1, [j + 0.02 for j in base])],
             "base_multitask": [result("base_multitask", 0, [j + 0.1 for j in base])],
             "one_skip": [result("one_skip", 0, [j + 0.1 + n for j, n in zip(base, noise, strict=True)])],
-            "paper": [result("paper", 0, [j - 0.1 for j in base])],
+            "one_skip_multitask": [result("one_skip_multitask", 0, [j - 0.1 for j in base])],
+            # Its plain row was not run.
+            "attention": [result("attention", 0, base)],
         }
     )
-    assert [line.recipe for line in table] == ["base", "base_multitask", "one_skip", "paper"]
-    assert [line.order for line in table] == ["", "better", "no order shown", "worse"]
+    assert [line.row for line in table] == ["base", "base_multitask", "one_skip", "one_skip_multitask", "attention"]
+    assert [line.against for line in table] == [None, "base", "base_multitask", "one_skip", None]
+    assert [line.order for line in table] == ["", "better", "no order shown", "worse", ""]
     first = table[0]
     assert first.j == pytest.approx(0.51) and first.seeds == pytest.approx((0.5, 0.52))
     assert first.interval[0] < 0.51 < first.interval[1]

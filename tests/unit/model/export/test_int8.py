@@ -72,6 +72,26 @@ def test_the_frame_is_read_as_the_bytes_that_it_is(int8: Int8Report) -> None:
     assert kinds == ["Transpose", "DequantizeLinear", "Conv"]
 
 
+def test_an_objects_features_are_picked_with_a_pixels_channels_together(int8: Int8Report) -> None:
+    """Several times faster with many objects: see `_gather_whole_pixels`."""
+    graph = onnx.load(int8.folder / "step.onnx").graph
+    made_by = {name: node for node in graph.node for name in node.output}
+    read_by = {name: node for node in graph.node for name in node.input}
+
+    def beyond(by: dict[str, onnx.NodeProto], name: str) -> onnx.NodeProto:
+        found = by[name]
+        while found.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            found = by[found.input[0] if by is made_by else found.output[0]]
+        return found
+
+    fixed = {tensor.name for tensor in graph.initializer}
+    gathers = [node for node in graph.node if node.op_type == "Gather" and node.input[1] not in fixed]
+    assert len(gathers) > 4
+    for node in gathers:
+        to, back = beyond(made_by, node.input[0]), beyond(read_by, node.output[0])
+        assert [list(turn.attribute[0].ints) for turn in (to, back)] == [[0, 2, 3, 1], [0, 3, 1, 2]]
+
+
 def test_masks_stay_close_to_the_float_ones(light: Exported, int8: Int8Report) -> None:
     """With random weights: a trained network is closer still."""
     ours, floats = run(int8.folder, [0, 1, 2]), run(light[1].folder, [0, 1, 2])

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from model.config import MemoryConfig, NeckConfig, NetworkConfig
 from model.network import S2Spp, encoders, with_gradient
+from model.network.decoder import DecoderStage
 from model.network.memory import CELL_BOUND
 from model.recipes import RECIPES, recipe
 from model.training.losses import ClipLoss, LossConfig
@@ -199,3 +200,21 @@ def test_a_clip_of_one_frame_is_refused() -> None:
     frames, mask = clip(1, 1)
     with pytest.raises(ValueError, match="one to segment"):
         S2Spp(recipe("light"))(frames, mask)
+
+
+def test_a_sub_pixel_convolution_can_do_what_bilinear_up_sampling_and_a_convolution_do() -> None:
+    """So the light networks lose nothing by it: away from the border, the one is a case of the other."""
+    torch.manual_seed(0)
+    smooth = DecoderStage(0, [5], 3, 3, "bilinear")
+    cells = DecoderStage(0, [5], 3, 3, "sub_pixel")
+    # Row `shift` of 2: what each of the 3 fine taps takes of the 3 coarse cells.
+    takes = torch.tensor(
+        [[[0.75, 0.25, 0], [0.25, 0.75, 0], [0, 0.75, 0.25]], [[0.25, 0.75, 0], [0, 0.75, 0.25], [0, 0.25, 0.75]]]
+    )
+    with torch.no_grad():
+        smooth.conv.bias.normal_()
+        cells.conv.weight.copy_(torch.einsum("ocyx,dyj,exk->deocjk", smooth.conv.weight, takes, takes).flatten(0, 2))
+        cells.conv.bias.copy_(smooth.conv.bias.repeat(4))
+        x = torch.randn(2, 5, 6, 7)
+        inner = (..., slice(2, -2), slice(2, -2))
+        torch.testing.assert_close(cells(None, x)[inner], smooth(None, x)[inner], **CLOSE)
