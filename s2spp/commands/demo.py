@@ -180,7 +180,8 @@ def _over_rest(server: EmbeddedServer, clip: Clip, progress: Progress) -> tuple[
 
 
 def _write_pictures(output: Path, clip: Clip, played: Played, progress: Progress) -> None:
-    """masks/NNNNN.png, overlay.mp4, and overview.jpg: eight frames at a glance."""
+    """masks/NNNNN.png, overlay.mp4, and overview.jpg: eight frames at a glance; of the rendered clip also what went in,
+    frames/NNNNN.jpg and first.png."""
     import cv2
     import numpy as np
 
@@ -196,6 +197,8 @@ def _write_pictures(output: Path, clip: Clip, played: Played, progress: Progress
     with VideoWriter(output / "overlay.mp4", clip.fps, (height, width)) as writer:
         for index, (frame, labels) in enumerate(zip(clip.frames, played.labels, strict=True)):
             save_labels(output / "masks" / f"{index:05d}.png", labels)
+            if clip.truth is not None:
+                _save_frame(output / "frames" / f"{index:05d}.jpg", clip.jpegs[index])
             drawn = overlay(frame, labels)
             writer.write(drawn)
             if index in chosen:
@@ -204,6 +207,13 @@ def _write_pictures(output: Path, clip: Clip, played: Played, progress: Progress
     columns = min(4, len(glances))
     rows = [np.hstack(glances[at : at + columns]) for at in range(0, len(glances) // columns * columns, columns)]
     (output / "overview.jpg").write_bytes(_jpeg(np.vstack(rows)))
+    if clip.truth is not None:
+        save_labels(output / "first.png", clip.first)
+
+
+def _save_frame(path: Path, jpeg: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(jpeg)
 
 
 def _row(played: Played, clip: Clip, state_bytes: int) -> dict[str, object]:

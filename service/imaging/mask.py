@@ -5,6 +5,7 @@ What pixel values mean:
 - An indexed PNG: its palette indices are the object ids, whatever the colours.
 - Grey (8 or 16 bits, or colour with equal channels; alpha ignored) and raw bytes: the values are the object
   ids, except that a mask of nothing but 0 and the largest value (255, 65535, or 1 bit) is object 1.
+- White on black with soft edges is refused: every grey of an edge would become an object.
 - Colours, JPEG and WebP are refused: they hold colours, not ids, or do not keep them exactly.
 """
 
@@ -28,6 +29,8 @@ from service.imaging.header import ImageLimits, Kind, check_bytes, check_pixels,
 
 _HOW_TO_SAVE = "save it as an indexed PNG whose indices are the object ids, or as a grey 8-bit PNG of them"
 _IDAT_LEVEL = 1
+# As many ids as this beside one of 255 that covers more than all of them: nobody has marked objects like that.
+_SOFT_GREYS = 8
 
 
 def decode_mask(image: EncodedImage, limits: ImageLimits) -> LabelMap:
@@ -72,9 +75,20 @@ def _object_ids(pixels: NDArray[np.integer[Any]]) -> LabelMap:
     largest = values == np.iinfo(values.dtype).max
     if bool((largest | (values == 0)).all()):
         return np.asarray(largest, np.uint8)
+    _refuse_soft_edges(values, largest)
     if int(values.max()) > 255:
         raise InvalidMask(f"the mask has the value {values.max()}, object ids are 1 to 255; {_HOW_TO_SAVE}")
     return values.astype(np.uint8)
+
+
+def _refuse_soft_edges(values: NDArray[np.integer[Any]], white: NDArray[np.bool_]) -> None:
+    between = values[~white & (values != 0)]
+    greys = len(np.unique(between))
+    if greys >= _SOFT_GREYS and np.count_nonzero(white) > between.size:
+        raise InvalidMask(
+            f"the mask is white on black with soft edges ({greys} greys): each grey would be an object of its own. Draw it "
+            "with a hard brush, or make every pixel 0 or 255"
+        )
 
 
 def _indexed_png(labels: LabelMap) -> bytes:

@@ -104,6 +104,9 @@ def test_demo_follows_the_fish_on_both_ways(tmp_path: Path) -> None:
     assert min(run["J"] for run in table["runs"]) > 0.4
     assert len(list((output / "masks").glob("*.png"))) == 24
     assert sum(1 for _ in open_frames(output / "overlay.mp4")) == 24
+    # What the README's snippets start from.
+    assert sum(1 for _ in open_frames(output / "frames")) == 24
+    assert (output / "first.png").read_bytes() == (output / "masks" / "00000.png").read_bytes()
 
 
 def test_bench_writes_its_table(tmp_path: Path) -> None:

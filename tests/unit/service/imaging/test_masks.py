@@ -125,6 +125,19 @@ def test_255_beside_other_ids_is_an_id() -> None:
     assert np.array_equal(decode(png(Image.fromarray(values))), values)
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_white_on_black_with_soft_edges_is_refused_and_told_why(bits: int) -> None:
+    """What a soft brush or a resize leaves: as ids, each of its greys would be an object."""
+    hard = np.zeros((60, 80), np.uint8)
+    hard[15:45, 20:60] = 255
+    soft = np.asarray(cv2.GaussianBlur(hard, (0, 0), 2))
+    with pytest.raises(InvalidMask, match="soft edges .* hard brush"):
+        decode(png(Image.fromarray(soft if bits == 8 else soft.astype(np.uint16) * 257)))
+    # Many ids beside 255 are ids where 255 is one of many.
+    many = np.repeat(np.arange(236, 256, dtype=np.uint8), 4)[None].repeat(60, axis=0)
+    np.testing.assert_array_equal(decode(png(Image.fromarray(many))), many)
+
+
 def test_an_all_background_mask_is_told_as_such() -> None:
     assert not decode(png(Image.fromarray(np.zeros((4, 4), np.uint8)))).any()
 
