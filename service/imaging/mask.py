@@ -29,7 +29,7 @@ from service.imaging.header import ImageLimits, Kind, check_bytes, check_pixels,
 
 _HOW_TO_SAVE = "save it as an indexed PNG whose indices are the object ids, or as a grey 8-bit PNG of them"
 _IDAT_LEVEL = 1
-# As many ids as this beside one of 255 that covers more than all of them: nobody has marked objects like that.
+# As many ids as this beside one of 255 that covers a fifth of all: hardly anybody has marked objects like that.
 _SOFT_GREYS = 8
 
 
@@ -84,10 +84,10 @@ def _object_ids(pixels: NDArray[np.integer[Any]]) -> LabelMap:
 def _refuse_soft_edges(values: NDArray[np.integer[Any]], white: NDArray[np.bool_]) -> None:
     between = values[~white & (values != 0)]
     greys = len(np.unique(between))
-    if greys >= _SOFT_GREYS and np.count_nonzero(white) > between.size:
+    if greys >= _SOFT_GREYS and 4 * np.count_nonzero(white) > between.size:
         raise InvalidMask(
-            f"the mask is white on black with soft edges ({greys} greys): each grey would be an object of its own. Draw it "
-            "with a hard brush, or make every pixel 0 or 255"
+            f"the mask is white on black with soft edges ({greys} greys): each grey would be an object of its own. Draw "
+            "it with a hard brush, or make every pixel 0 or 255; if they are ids, save it as an indexed PNG"
         )
 
 

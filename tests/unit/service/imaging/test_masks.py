@@ -131,7 +131,7 @@ def test_white_on_black_with_soft_edges_is_refused_and_told_why(bits: int) -> No
     hard = np.zeros((60, 80), np.uint8)
     hard[15:45, 20:60] = 255
     soft = np.asarray(cv2.GaussianBlur(hard, (0, 0), 2))
-    with pytest.raises(InvalidMask, match="soft edges .* hard brush"):
+    with pytest.raises(InvalidMask, match=r"soft edges .* hard brush"):
         decode(png(Image.fromarray(soft if bits == 8 else soft.astype(np.uint16) * 257)))
     # Many ids beside 255 are ids where 255 is one of many.
     many = np.repeat(np.arange(236, 256, dtype=np.uint8), 4)[None].repeat(60, axis=0)
