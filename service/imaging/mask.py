@@ -86,8 +86,8 @@ def _refuse_soft_edges(values: NDArray[np.integer[Any]], white: NDArray[np.bool_
     greys = len(np.unique(between))
     if greys >= _SOFT_GREYS and 4 * np.count_nonzero(white) > between.size:
         raise InvalidMask(
-            f"the mask is white on black with soft edges ({greys} greys): each grey would be an object of its own. Draw "
-            "it with a hard brush, or make every pixel 0 or 255; if they are ids, save it as an indexed PNG"
+            f"the mask is white on black with soft edges ({greys} greys): each grey would be an object of its own. "
+            "Draw it with a hard brush, or make every pixel 0 or 255; if they are ids, save it as an indexed PNG"
         )
 
 
