@@ -21,6 +21,10 @@ def ablate(
     max_minutes: Annotated[
         float | None, typer.Option(help="Stop after so long; the same command goes on later.")
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Run this row alone; again for more. So two processes can share OUT."),
+    ] = None,
     table_only: Annotated[bool, typer.Option("--table-only", help="Show what there is; train nothing.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the table here too.")] = None,
 ) -> None:
@@ -40,14 +44,19 @@ def ablate(
 
     from rich.console import Console
 
-    from model.ablation.rows import all_rows
+    from model.ablation.rows import ROWS, all_rows
     from model.ablation.table import lines
     from s2spp.json_file import write_json
 
     console = Console()
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+    unknown = set(only or ()) - ROWS.keys()
+    if unknown:
+        raise ValueError(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
     if not table_only:
         for row in all_rows():
+            if only and row.key not in only:
+                continue
             left = None if deadline is None else (deadline - time.monotonic()) / 60
             if left is not None and left <= 0:
                 break
@@ -94,9 +103,14 @@ def _saved(out: Path) -> dict[str, list[dict[str, Any]]]:
     import json
 
     found: dict[str, list[dict[str, Any]]] = {}
+    steps: dict[int, Path] = {}
     for path in sorted(out.glob("*/result.json")):
         result = json.loads(path.read_text())
+        steps.setdefault(result["steps"], path)
         found.setdefault(result["row"], []).append(result)
+    if len(steps) > 1:
+        told = ", ".join(f"{path} has {count} steps" for count, path in sorted(steps.items()))
+        raise ValueError(f"rows trained for different numbers of steps do not compare: {told}; use an --out for each")
     return found
 
 
