@@ -24,7 +24,7 @@ class Compared:
 ROWS = {
     "base": Compared("S2S", "base", None),
     "base_multitask": Compared("S2S + multi-task", "base_multitask", "base"),
-    "one_skip": Compared("S2S + one skip-memory", "one_skip", "base_multitask"),
+    "one_skip": Compared("S2S + one skip-memory", "one_skip", "base"),
     "one_skip_multitask": Compared("S2S + one skip-memory + multi-task", "one_skip_multitask", "one_skip"),
     "paper": Compared("S2S++: two skip-memories + multi-task, (R, s) = (20, 1)", "paper", "one_skip_multitask"),
     "border_20_10": Compared("S2S++, (R, s) = (20, 10)", "border_20_10", "paper"),

@@ -19,7 +19,8 @@ Results = Mapping[str, Sequence[Mapping[str, Any]]]
 @dataclass(frozen=True)
 class Line:
     """One row: means over videos and seeds. `interval`: 95 % of J over draws of the videos; `step`: the same of the
-    difference of J to the row `against` which it is set, video by video, None without one. `seeds`: J of each run."""
+    difference of J to the row `against` which it is set, video by video, over the seeds that both have; None without
+    one. `seeds`: J of each run."""
 
     row: str
     title: str
@@ -36,7 +37,7 @@ class Line:
 
     @property
     def order(self) -> str:
-        """Whether it is above or below the row `against` it, beyond chance over the videos."""
+        """Whether it is above or below the row `against` which it is set, beyond chance over the videos."""
         if self.step is None:
             return ""
         low, high = self.step
@@ -46,24 +47,28 @@ class Line:
 def lines(results: Results) -> list[Line]:
     """In the order of ROWS; rows without a result are left out."""
     table: list[Line] = []
-    j_of: dict[str, NDArray[np.float64]] = {}
+    # By row and seed, over the videos: one run against one with another seed would show the seeds' difference too.
+    j_of: dict[str, dict[int, NDArray[np.float64]]] = {}
     for row, compared in ROWS.items():
         runs = results.get(row, ())
         if not runs:
             continue
         videos = [{video["name"]: video for video in run["videos"]} for run in runs]
         names = sorted(videos[0])
-        j = np.array([[run[name]["j"] for name in names] for run in videos])
-        per_video = j_of[row] = j.mean(axis=0)
-        against = compared.against if compared.against in j_of else None
+        own = j_of[row] = {
+            run["seed"]: np.array([found[name]["j"] for name in names]) for run, found in zip(runs, videos, strict=True)
+        }
+        others = j_of.get(compared.against or "", {})
+        both = sorted(own.keys() & others.keys())
+        j = np.stack(list(own.values()))
         table.append(
             Line(
                 row,
                 compared.title,
-                against,
-                float(per_video.mean()),
-                _interval(per_video),
-                None if against is None else _interval(per_video - j_of[against]),
+                compared.against if both else None,
+                float(j.mean()),
+                _interval(j.mean(axis=0)),
+                _interval(np.mean([own[seed] - others[seed] for seed in both], axis=0)) if both else None,
                 _mean(videos, "f"),
                 _mean(videos, "j_small"),
                 _mean(videos, "j_first"),

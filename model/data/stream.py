@@ -66,10 +66,12 @@ class ClipStream:
         self._shares = weights / weights.sum()
         drawn = [source for source, weight in config.sources if weight > 0]
         names = {source.sequence(i) for source in drawn for i in range(len(source))}
-        if len(names) < config.batch:
+        # One more, that another shot may be cut in from.
+        needed = config.batch + (config.absence_odds > 0)
+        if len(names) < needed:
             raise ValueError(
-                f"a batch of {config.batch} needs as many different sequences, but the sources hold "
-                f"{len(names)}: lower the batch size or add data"
+                f"a batch of {config.batch} needs {needed} different sequences, but the sources hold {len(names)}: "
+                "lower the batch size or add data"
             )
 
     def batch(self, step: int) -> ClipBatch:
@@ -81,7 +83,9 @@ class ClipStream:
             rng = np.random.default_rng([self.config.seed, step, item])
             taken = {clip.name for clip in clips}
             clip = self._draw(length, taken, rng)
-            if length >= SHORTEST and rng.random() < self.config.absence_odds:
+            # Without odds nothing is drawn: older runs go on with the batches they would have had.
+            odds = self.config.absence_odds
+            if odds and length >= SHORTEST and rng.random() < odds:
                 clip = self._gone_for_a_while(clip, taken, rng)
             worn = rng.random() < self.config.corrupt_odds
             first_masks.append(corrupt_mask(clip.masks_THW[0], rng) if worn else clip.masks_THW[0])

@@ -167,6 +167,7 @@ def light_cpu() -> TrainConfig:
         ema=0.998,
         frozen=4,
         first_mask_noise=0.2,
+        absence=0.15,
     )
 
 
@@ -182,6 +183,7 @@ def light_cpu_refine() -> TrainConfig:
         ema=0.995,
         frozen=4,
         first_mask_noise=0.2,
+        absence=0.15,
     )
 
 
@@ -203,6 +205,7 @@ def light_gpu() -> TrainConfig:
         ema=0.9995,
         frozen=4,
         first_mask_noise=0.2,
+        absence=0.15,
     )
 
 

@@ -53,7 +53,10 @@ def ablate(
     unknown = set(only or ()) - ROWS.keys()
     if unknown:
         raise ValueError(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
+    if table_only and only:
+        raise ValueError("--table-only shows every row that there is: leave --only out")
     if not table_only:
+        _refuse_other_steps(_saved(out), steps)
         for row in all_rows():
             if only and row.key not in only:
                 continue
@@ -61,10 +64,13 @@ def ablate(
             if left is not None and left <= 0:
                 break
             _run(row, data, out, steps, left, console)
-    table = lines(_saved(out))
+    results = _saved(out)
+    table = lines(results)
     _show(console, table)
     if json_file is not None:
-        write_json(json_file, {"rows": [asdict(line) | {"order": line.order} for line in table]})
+        write_json(
+            json_file, {"steps": _steps(results), "rows": [asdict(line) | {"order": line.order} for line in table]}
+        )
 
 
 def _run(row: Row, data: Path, out: Path, steps: int, minutes: float | None, console: Any) -> None:
@@ -77,6 +83,9 @@ def _run(row: Row, data: Path, out: Path, steps: int, minutes: float | None, con
     from s2spp.json_file import write_json
 
     if (out / row.name / "result.json").exists():
+        return
+    if row.weights != row.name and not (out / row.weights / "result.json").exists():
+        console.print(f"{row.name} waits for {row.weights}, whose weights it follows with")
         return
     console.print(f"[bold]{row.name}[/]")
     backbone = data / "backbones" / "mobilenet_v2_imagenet.safetensors"
@@ -96,22 +105,30 @@ def _run(row: Row, data: Path, out: Path, steps: int, minutes: float | None, con
             name: score_composite(network, frames, labels, way) for name, frames, labels in composites(videos)
         },
     }
-    write_json(out / row.name / "result.json", result)
+    # Whole or not at all: what is there counts as done.
+    write_json(out / row.name / "result.partial", result)
+    (out / row.name / "result.partial").replace(out / row.name / "result.json")
 
 
 def _saved(out: Path) -> dict[str, list[dict[str, Any]]]:
+    """The results of each row, one for each seed."""
     import json
 
     found: dict[str, list[dict[str, Any]]] = {}
-    steps: dict[int, Path] = {}
     for path in sorted(out.glob("*/result.json")):
         result = json.loads(path.read_text())
-        steps.setdefault(result["steps"], path)
         found.setdefault(result["row"], []).append(result)
-    if len(steps) > 1:
-        told = ", ".join(f"{path} has {count} steps" for count, path in sorted(steps.items()))
-        raise ValueError(f"rows trained for different numbers of steps do not compare: {told}; use an --out for each")
     return found
+
+
+def _steps(results: dict[str, list[dict[str, Any]]]) -> list[int]:
+    return sorted({run["steps"] for runs in results.values() for run in runs})
+
+
+def _refuse_other_steps(results: dict[str, list[dict[str, Any]]], steps: int) -> None:
+    """Before hours are spent on a row that compares with none."""
+    if _steps(results) not in ([], [steps]):
+        raise ValueError(f"the rows there are were trained for {_steps(results)} steps, not {steps}: use another --out")
 
 
 def _show(console: Any, table: list[Line]) -> None:

@@ -189,6 +189,9 @@ def _write_pictures(output: Path, clip: Clip, played: Played, progress: Progress
     from s2spp.overlay import overlay
     from s2spp.video import VideoWriter
 
+    # Of an earlier, longer run: they would be taken for the rest of this one.
+    for stale in (*output.glob("masks/[0-9]*.png"), *output.glob("frames/[0-9]*.jpg"), *output.glob("first.png")):
+        stale.unlink()
     task = progress.add_task("writing masks and video", total=len(clip.frames))
     height, width = clip.frames[0].shape[:2]
     small = (360, round(360 * height / width))

@@ -88,6 +88,7 @@ def evaluate(
     with ExitStack() as stack:
         if checkpoint:
             name, tracker = str(checkpoint), _checkpoint_tracker(checkpoint, threads, way)
+            name += "" if way == "plain" else f" ({way})"
         else:
             engine = stack.enter_context(InProcess(bundle, threads))
             name = bundle if bundle and bundle != "auto" else engine.model

@@ -29,8 +29,8 @@ from service.imaging.header import ImageLimits, Kind, check_bytes, check_pixels,
 
 _HOW_TO_SAVE = "save it as an indexed PNG whose indices are the object ids, or as a grey 8-bit PNG of them"
 _IDAT_LEVEL = 1
-# As many ids as this beside one of 255 that covers a fifth of all: hardly anybody has marked objects like that.
-_SOFT_GREYS = 8
+# Shares of the pixels that are neither black nor white, and how many greys make a slope.
+_INSIDE, _RIM, _SLOPE = 0.02, 0.4, 8
 
 
 def decode_mask(image: EncodedImage, limits: ImageLimits) -> LabelMap:
@@ -82,9 +82,19 @@ def _object_ids(pixels: NDArray[np.integer[Any]]) -> LabelMap:
 
 
 def _refuse_soft_edges(values: NDArray[np.integer[Any]], white: NDArray[np.bool_]) -> None:
-    between = values[~white & (values != 0)]
-    greys = len(np.unique(between))
-    if greys >= _SOFT_GREYS and 4 * np.count_nonzero(white) > between.size:
+    """Told by where the greys are: objects have an inside, while a soft edge is a rim of white or a slope of many
+    greys. (Small objects without an inside, away from white ones, are left alone.)"""
+    between = ~white & (values != 0)
+    count = np.count_nonzero(between)
+    if not count:
+        return
+    around = np.ones((3, 3), np.uint8)
+    inside = between & (cv2.erode(values, around) == cv2.dilate(values, around))
+    if np.count_nonzero(inside) > _INSIDE * count:
+        return
+    rim = between & (cv2.dilate(white.view(np.uint8), around) > 0)
+    greys = len(np.unique(values[between]))
+    if greys >= _SLOPE or np.count_nonzero(rim) > _RIM * count:
         raise InvalidMask(
             f"the mask is white on black with soft edges ({greys} greys): each grey would be an object of its own. "
             "Draw it with a hard brush, or make every pixel 0 or 255; if they are ids, save it as an indexed PNG"

@@ -84,9 +84,23 @@ def test_a_row_is_run_once_and_ways_follow_with_the_weights_of_their_network(
     assert list(row["row"] for row in json.loads(table.read_text())["rows"])[-1] == "following"
 
 
-def test_runs_that_do_not_compare_and_unknown_rows_are_refused(data: Path, trained: list[str], tmp_path: Path) -> None:
+def test_what_does_not_compare_is_refused_before_anything_is_trained(
+    data: Path, trained: list[str], tmp_path: Path
+) -> None:
     ablate(data, tmp_path, steps=5, only=["base"])
-    with pytest.raises(ValueError, match=r"do not compare.* 5 steps.* 6 steps"):
-        ablate(data, tmp_path, steps=6, only=["one_skip"])
+    for again in ("one_skip", "base"):
+        with pytest.raises(ValueError, match=r"trained for \[5\] steps, not 6"):
+            ablate(data, tmp_path, steps=6, only=[again])
     with pytest.raises(ValueError, match="no row nothing; there are base"):
         ablate(data, tmp_path, only=["nothing"])
+    with pytest.raises(ValueError, match="leave --only out"):
+        ablate(data, tmp_path, only=["base"], table_only=True)
+    assert trained == ["base-0", "base-1", "base-2"]
+
+
+def test_a_way_waits_for_its_weights(
+    data: Path, trained: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another process may be training them."""
+    ablate(data, tmp_path, steps=5, only=["refined"])
+    assert trained == [] and "waits for paper-0" in capsys.readouterr().out

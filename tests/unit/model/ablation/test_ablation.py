@@ -116,9 +116,20 @@ def test_an_order_is_claimed_only_beyond_chance() -> None:
         }
     )
     assert [line.row for line in table] == ["base", "base_multitask", "one_skip", "one_skip_multitask", "attention"]
-    assert [line.against for line in table] == [None, "base", "base_multitask", "one_skip", None]
+    assert [line.against for line in table] == [None, "base", "base", "one_skip", None]
     assert [line.order for line in table] == ["", "better", "no order shown", "worse", ""]
     first = table[0]
     assert first.j == pytest.approx(0.51) and first.seeds == pytest.approx((0.5, 0.52))
     assert first.interval[0] < 0.51 < first.interval[1]
     assert first.j_small == pytest.approx(0.41) and first.j_composite == pytest.approx(0.41)
+
+
+def test_only_runs_of_one_seed_are_set_against_each_other() -> None:
+    """Else what one seed gives the one row, and not the other, would pass for what the row gives."""
+    j = [0.4, 0.5, 0.6, 0.5, 0.4, 0.6]
+    lucky = [result("paper", seed, [x + gain for x in j]) for seed, gain in enumerate((-0.1, 0.1, 0.1))]
+    worse = result("refined", 0, [x - 0.11 for x in j])
+    elsewhere = result("attention", 7, j)
+    table = {line.row: line for line in lines({"paper": lucky, "refined": [worse], "attention": [elsewhere]})}
+    assert table["refined"].step == pytest.approx((-0.01, -0.01)) and table["refined"].order == "worse"
+    assert table["attention"].against is None and table["attention"].order == ""

@@ -83,9 +83,29 @@ def test_only_the_initializers_mask_is_corrupted(config: StreamConfig) -> None:
     assert 2 < sum(changed) < 18
 
 
+def test_objects_are_gone_for_a_while_as_often_as_told(config: StreamConfig) -> None:
+    sure = replace(config, batch=5, length=GrowingLength(6, 6, 1), absence_odds=1.0)
+    stream, never = ClipStream(sure), ClipStream(replace(sure, absence_odds=0.0))
+    for step in range(6):
+        batch = stream.batch(step)
+        assert equal(batch, ClipStream(sure).batch(step))
+        seen = batch.masks_BTHW.any(axis=(2, 3))
+        assert seen[:, :2].any(axis=1).all() and not seen[:, 2:-1].all(axis=1).any()
+        assert len(set(batch.names)) == 5
+        # The same clips, but for that.
+        whole = never.batch(step)
+        assert batch.names[0] == whole.names[0]
+        np.testing.assert_array_equal(batch.frames_BTHWC[0, :2], whole.frames_BTHWC[0, :2])
+    # Clips of three frames have no middle.
+    short = ClipStream(replace(sure, length=GrowingLength(3, 3, 1)))
+    assert short.batch(0).masks_BTHW.any()
+
+
 def test_too_few_sequences_or_no_weight_is_refused(config: StreamConfig) -> None:
-    with pytest.raises(ValueError, match="a batch of 7 needs as many different sequences, but the sources hold 6"):
+    with pytest.raises(ValueError, match="a batch of 7 needs 7 different sequences, but the sources hold 6"):
         ClipStream(replace(config, batch=7))
+    with pytest.raises(ValueError, match="a batch of 6 needs 7 different sequences"):
+        ClipStream(replace(config, batch=6, absence_odds=0.1))
     with pytest.raises(ValueError, match="weight"):
         ClipStream(replace(config, sources=()))
 

@@ -125,17 +125,46 @@ def test_255_beside_other_ids_is_an_id() -> None:
     assert np.array_equal(decode(png(Image.fromarray(values))), values)
 
 
-@pytest.mark.parametrize("bits", [8, 16])
-def test_white_on_black_with_soft_edges_is_refused_and_told_why(bits: int) -> None:
-    """What a soft brush or a resize leaves: as ids, each of its greys would be an object."""
-    hard = np.zeros((60, 80), np.uint8)
-    hard[15:45, 20:60] = 255
-    soft = np.asarray(cv2.GaussianBlur(hard, (0, 0), 2))
+def hard(side: int = 30) -> LabelMap:
+    mask = np.zeros((60, 80), np.uint8)
+    mask[15 : 15 + side, 20 : 20 + side] = 255
+    return mask
+
+
+def smooth_line(mask: LabelMap) -> LabelMap:
+    return np.asarray(cv2.line(mask, (5, 7), (70, 40), 255, 1, cv2.LINE_AA), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "soft",
+    [
+        cv2.GaussianBlur(hard(), (0, 0), 0.8),
+        cv2.GaussianBlur(hard(), (0, 0), 4),
+        cv2.resize(hard(), None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR),
+        cv2.resize(hard(), None, fx=0.67, fy=0.67, interpolation=cv2.INTER_AREA),
+        cv2.circle(np.zeros((60, 80), np.uint8), (40, 30), 17, 255, -1, cv2.LINE_AA),
+        smooth_line(np.zeros((60, 80), np.uint8)),
+        cv2.GaussianBlur(hard(), (0, 0), 2).astype(np.uint16) * 257,
+    ],
+    ids=["soft brush", "feather", "enlarged", "shrunk", "circle", "line", "16 bits"],
+)
+def test_white_on_black_with_soft_edges_is_refused_and_told_why(soft: NDArray[Any]) -> None:
+    """As ids, each grey of an edge would be an object."""
     with pytest.raises(InvalidMask, match=r"soft edges .* hard brush"):
-        decode(png(Image.fromarray(soft if bits == 8 else soft.astype(np.uint16) * 257)))
-    # Many ids beside 255 are ids where 255 is one of many.
-    many = np.repeat(np.arange(236, 256, dtype=np.uint8), 4)[None].repeat(60, axis=0)
-    np.testing.assert_array_equal(decode(png(Image.fromarray(many))), many)
+        decode(png(Image.fromarray(np.asarray(soft))))
+
+
+def test_ids_are_not_taken_for_soft_edges() -> None:
+    stripes = np.repeat(np.arange(236, 256, dtype=np.uint8), 4)[None].repeat(60, axis=0)
+    many = hard(40)
+    for n in range(9):
+        many[2 + 6 * n : 6 + 6 * n, 66:72] = n + 1
+    tiny = hard()
+    tiny[2:4, 2:4], tiny[55, 70] = 1, 2
+    ring = hard()
+    ring[10:50, 15:55] = np.where(ring[10:50, 15:55] == 255, 255, 3)
+    for ids in (stripes, many, tiny, ring, labels()):
+        np.testing.assert_array_equal(decode(png(Image.fromarray(ids))), ids)
 
 
 def test_an_all_background_mask_is_told_as_such() -> None:
