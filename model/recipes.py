@@ -81,15 +81,18 @@ def reference_cell() -> NetworkConfig:
 
 
 def light() -> NetworkConfig:
-    """The shipped CPU model: MobileNetV2, three small ConvLSTMs, attention, masks at half resolution."""
+    """The shipped model: MobileNetV2 and a neck, three small ConvLSTMs, attention, masks at half resolution. Much of
+    its work is done once a frame, so that a second object costs a third of the first."""
     return NetworkConfig(
         encoder="mobilenet_v2",
-        memories=(MemoryConfig(32, 128, 3), MemoryConfig(16, 112, 3, 144), MemoryConfig(8, 64, 3, 64)),
-        decoder=(112, 80, 48, 24),
+        neck=NeckConfig((160, 96, 64), (1, 1, 0)),
+        memories=(MemoryConfig(32, 96, 3), MemoryConfig(16, 96, 3, 96), MemoryConfig(8, 48, 3, 48)),
+        decoder=(96, 64, 40, 40),
         decoder_kernel=3,
+        sub_pixel=True,
         cell="tanh",
         distance=DistanceConfig(10, 1),
-        attention=AttentionConfig(16, 64, 112),
+        attention=AttentionConfig(16, 64, 80),
         previous_mask=True,
         top_down=True,
     )
@@ -98,18 +101,6 @@ def light() -> NetworkConfig:
 def light_plain() -> NetworkConfig:
     """`light` without what goes beyond the paper: attention and the previous mask are measured against it."""
     return replace(light(), attention=None, previous_mask=False, top_down=False)
-
-
-def light_neck() -> NetworkConfig:
-    """For many objects: more of the work is done once a frame, and an object costs half of what it does in `light`."""
-    return replace(
-        light(),
-        neck=NeckConfig((160, 96, 64), (1, 1, 0)),
-        memories=(MemoryConfig(32, 96, 3), MemoryConfig(16, 96, 3, 96), MemoryConfig(8, 48, 3, 48)),
-        decoder=(96, 64, 40, 40),
-        sub_pixel=True,
-        attention=AttentionConfig(16, 64, 80),
-    )
 
 
 def small(network: NetworkConfig) -> NetworkConfig:
@@ -143,7 +134,6 @@ RECIPES: dict[str, Callable[[], NetworkConfig]] = {
         reference_cell,
         light,
         light_plain,
-        light_neck,
     )
 }
 

@@ -60,18 +60,23 @@ def _resized(image: NDArray[_Pixel], size: tuple[int, int], method: int) -> NDAr
     return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=method), image.dtype)
 
 
+def to_frame(probability: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """One object's probability [h',w'] -> [H,W]: linear, pixel centres aligned."""
+    return np.asarray(cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+
+
 def merge_to_frame(
     probability: NDArray[np.float32], object_ids: Sequence[int], height: int, width: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Per-object probability [N,h',w'] -> label map uint8 [H,W] and the winner's probability float32 [H,W].
 
-    Each object's probability is resized to the frame (linear, pixel centres aligned) BEFORE the most probable one
-    takes the pixel, background counting as 0.5 (section IV-E); the first of equals wins. One object at a time: many
-    objects in a large frame would be gigabytes."""
+    Each object's probability is resized to the frame BEFORE the most probable one takes the pixel, background counting
+    as 0.5 (section IV-E); the first of equals wins. One object at a time: many objects in a large frame would be
+    gigabytes."""
     labels = np.zeros((height, width), np.uint8)
     best = np.full((height, width), 0.5, np.float32)
     for row, object_id in zip(probability, object_ids, strict=True):
-        candidate = cv2.resize(row, (width, height), interpolation=cv2.INTER_LINEAR)
+        candidate = to_frame(row, height, width)
         labels[candidate > best] = object_id
         np.maximum(best, candidate, out=best)
     return labels, best

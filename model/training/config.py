@@ -154,17 +154,17 @@ _LIGHT_LOSS = LossConfig(bce=0.6, jaccard=0.4, distance=0.1, balance_limit=0.85)
 
 
 def light_cpu() -> TrainConfig:
-    """About two hours on two CPU cores: small frames first, then longer clips, then larger frames."""
+    """About two and a half hours on two CPU cores: small frames first, then longer clips, then larger frames."""
     return TrainConfig(
         network="light",
         stages=(
             Stage(2200, (128, 224), 3, 5, 6, 6e-4, _mixed(0.3)),
             Stage(1000, (128, 224), 6, 9, 4, 5e-4, _mixed(0.5)),
-            Stage(1200, (192, 320), 6, 8, 3, 4e-4, _mixed(0.5)),
-            Stage(400, (256, 448), 6, 8, 2, 3e-4, _mixed(0.6), gap=12),
+            Stage(1600, (192, 320), 6, 8, 4, 4e-4, _mixed(0.5), gap=6),
+            Stage(900, (256, 448), 6, 7, 3, 3e-4, _mixed(0.5), gap=10),
         ),
         loss=_LIGHT_LOSS,
-        ema=0.998,
+        ema=0.996,
         frozen=4,
         first_mask_noise=0.2,
         absence=0.15,
@@ -172,15 +172,16 @@ def light_cpu() -> TrainConfig:
 
 
 def light_cpu_refine() -> TrainConfig:
-    """Goes on from a checkpoint or a bundle (--init-from) with longer clips, and up to the size that is served."""
+    """Goes on from a checkpoint or a bundle (--init-from), with frames that grow up to the size that is served."""
     return TrainConfig(
         network="light",
         stages=(
-            Stage(500, (192, 320), 6, 8, 4, 2.5e-4, _mixed(0.5), gap=6),
-            Stage(600, (256, 448), 6, 7, 3, 2e-4, _mixed(0.5), gap=10),
+            Stage(800, (128, 224), 4, 6, 6, 5e-4, _mixed(0.4)),
+            Stage(1600, (192, 320), 6, 8, 4, 4e-4, _mixed(0.5), gap=6),
+            Stage(900, (256, 448), 6, 7, 3, 3e-4, _mixed(0.5), gap=10),
         ),
         loss=_LIGHT_LOSS,
-        ema=0.995,
+        ema=0.996,
         frozen=4,
         first_mask_noise=0.2,
         absence=0.15,

@@ -46,6 +46,12 @@ class _MaskFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MaskFormat
     MASK_FORMAT_PNG: _MaskFormat.ValueType  # 1
     MASK_FORMAT_RAW: _MaskFormat.ValueType  # 2
     """height * width bytes of object ids."""
+    MASK_FORMAT_RLE: _MaskFormat.ValueType  # 3
+    """JSON: for each object its object_id and COCO's size and counts (compressed run lengths)."""
+    MASK_FORMAT_PROBABILITY: _MaskFormat.ValueType  # 4
+    """A grey PNG of the objects' planes, one below the other in the order of the reports: each object's own probability
+    in 1/255, 128 and more being above one half.
+    """
 
 class MaskFormat(_MaskFormat, metaclass=_MaskFormatEnumTypeWrapper): ...
 
@@ -54,6 +60,12 @@ MASK_FORMAT_UNSPECIFIED: MaskFormat.ValueType  # 0
 MASK_FORMAT_PNG: MaskFormat.ValueType  # 1
 MASK_FORMAT_RAW: MaskFormat.ValueType  # 2
 """height * width bytes of object ids."""
+MASK_FORMAT_RLE: MaskFormat.ValueType  # 3
+"""JSON: for each object its object_id and COCO's size and counts (compressed run lengths)."""
+MASK_FORMAT_PROBABILITY: MaskFormat.ValueType  # 4
+"""A grey PNG of the objects' planes, one below the other in the order of the reports: each object's own probability
+in 1/255, 128 and more being above one half.
+"""
 Global___MaskFormat: _TypeAlias = MaskFormat  # noqa: Y015
 
 @_typing.final

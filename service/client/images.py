@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from s2spp import rle
 from s2spp.v1 import segmentation_pb2 as pb
 from service.core.errors import InvalidImage, InvalidMask, InvalidOption
 from service.core.types import LabelMap, ObjectReport
@@ -74,9 +76,34 @@ def labels_from(mask: pb.Mask) -> LabelMap:
     """The label map uint8 [H,W] of an answer."""
     if mask.format == pb.MASK_FORMAT_RAW:
         return np.frombuffer(mask.data, np.uint8).reshape(mask.height, mask.width).copy()
+    if mask.format in (pb.MASK_FORMAT_RLE, pb.MASK_FORMAT_PROBABILITY):
+        return _labels_of_planes(mask)
     # Pillow, since OpenCV gives an indexed PNG's colours and not its indices.
     with Image.open(io.BytesIO(mask.data)) as image:
         return np.array(image, np.uint8)
+
+
+def probability_from(mask: pb.Mask) -> NDArray[np.uint8] | None:
+    """Each object's probability in 1/255, [N,H,W] in the order of its reports; None where the answer has none."""
+    if mask.format != pb.MASK_FORMAT_PROBABILITY:
+        return None
+    planes = cv2.imdecode(np.frombuffer(mask.data, np.uint8), cv2.IMREAD_UNCHANGED)
+    return np.asarray(planes, np.uint8).reshape(len(mask.objects), mask.height, mask.width)
+
+
+def _labels_of_planes(mask: pb.Mask) -> LabelMap:
+    """The most probable object of each pixel, among those above one half; the first of equals."""
+    labels = np.zeros((mask.height, mask.width), np.uint8)
+    planes = probability_from(mask)
+    if planes is None:
+        for one in json.loads(mask.data):
+            labels[rle.decode(one["counts"], *one["size"])] = one["object_id"]
+        return labels
+    best = np.full(labels.shape, 127, np.uint8)
+    for report, plane in zip(mask.objects, planes, strict=True):
+        labels[plane > best] = report.object_id
+        np.maximum(best, plane, out=best)
+    return labels
 
 
 def reports_of(labels: LabelMap, object_ids: Sequence[int]) -> tuple[ObjectReport, ...]:

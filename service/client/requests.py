@@ -20,7 +20,7 @@ WINDOW = 8
 FORGET_TIMEOUT_S = 2.0
 """How long leaving a stream may take to delete its session; one left behind expires by itself."""
 
-_MASK_FORMATS = {MaskFormat.PNG: pb.MASK_FORMAT_PNG, MaskFormat.RAW: pb.MASK_FORMAT_RAW}
+_MASK_FORMATS = {form: pb.MaskFormat.Value(f"MASK_FORMAT_{form.name}") for form in MaskFormat}
 
 
 def create_request(

@@ -61,7 +61,7 @@ class Client:
         it is at most a few frames ahead of the results taken. The session lives as long as the iteration.
 
         Args:
-            mask_format: how masks travel: PNG is small, RAW costs no coding.
+            mask_format: how masks travel: PNG and RLE are small, RAW costs no coding, PROBABILITY says how sure.
             jpeg_quality: 1 to 100 sends arrays as JPEG: far smaller, and no longer lossless.
             on_frame_error: told of a frame that the server could not use; the stream goes on with the frames
                 after it. Without it the error is raised and the stream ends.

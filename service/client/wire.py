@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from s2spp.v1 import segmentation_pb2 as pb
-from service.client.images import labels_from, reports_of
+from service.client.images import labels_from, probability_from, reports_of
 from service.core.types import (
     LabelMap,
     ModelInfo,
@@ -19,13 +22,16 @@ from service.core.types import (
 @dataclass(frozen=True, eq=False)
 class TrackedFrame:
     """The answer to one frame. `labels`: object ids uint8 [H,W] at the frame's own size, 0 is background.
-    `committed_frame`: the last index that survives a crash of the server. `compute_ms`: inside the model."""
+    `committed_frame`: the last index that survives a crash of the server. `compute_ms`: inside the model.
+    `probability`: in a session of MaskFormat.PROBABILITY, uint8 [N,H,W] in 1/255 in the order of `objects`; `labels`
+    are made of it."""
 
     frame_index: int
     labels: LabelMap
     objects: tuple[ObjectReport, ...]
     committed_frame: int
     compute_ms: float
+    probability: NDArray[np.uint8] | None = None
 
 
 def tracked_frame(mask: pb.Mask) -> TrackedFrame:
@@ -35,6 +41,7 @@ def tracked_frame(mask: pb.Mask) -> TrackedFrame:
         objects=tuple(_object_report(report) for report in mask.objects),
         committed_frame=mask.committed_frame,
         compute_ms=mask.compute_ms,
+        probability=probability_from(mask),
     )
 
 

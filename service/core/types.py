@@ -55,10 +55,14 @@ class EncodedImage:
 
 
 class MaskFormat(StrEnum):
-    """How masks travel back. PNG: indexed, DAVIS palette. RAW: H*W bytes of object ids."""
+    """How masks travel back. PNG: indexed, DAVIS palette. RAW: H*W bytes of object ids. RLE: JSON, for each object
+    `object_id` and COCO's `size` and `counts`. PROBABILITY: a grey PNG of the objects' planes [H,W], one below the
+    other in the order of the reports; an object's own probability in 1/255, 128 and more being above one half."""
 
     PNG = "png"
     RAW = "raw"
+    RLE = "rle"
+    PROBABILITY = "probability"
 
 
 class Durability(StrEnum):

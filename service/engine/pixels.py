@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from s2spp.geometry import frame_to_model, mask_to_model, merge_to_frame, model_size
+from s2spp.geometry import frame_to_model, mask_to_model, merge_to_frame, model_size, to_frame
 from service.core.errors import InvalidImage, InvalidMask
 from service.core.types import Answer, EncodedImage, ImageU8, LabelMap, MaskFormat, ModelInfo, ObjectReport
 from service.engine.limits import EngineLimits
-from service.imaging import ImageLimits, decode_frame, decode_mask, encode_mask
+from service.imaging import ImageLimits, decode_frame, decode_mask, encode_mask, encode_probability
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,13 @@ def make_answer(
 ) -> Answer:
     """Per-object `probability` [N,h',w'] -> merged and encoded mask of `frame_size`, with its reports."""
     labels, best = merge_to_frame(probability, object_ids, *frame_size)
+    if mask_format is MaskFormat.PROBABILITY:
+        mask = encode_probability(to_frame(plane, *frame_size) for plane in probability)
+    else:
+        mask = encode_mask(labels, mask_format, object_ids)
     return Answer(
         frame_index=frame_index,
-        mask=encode_mask(labels, mask_format),
+        mask=mask,
         mask_format=mask_format,
         height=frame_size[0],
         width=frame_size[1],

@@ -2,6 +2,6 @@
 
 from service.imaging.frame import decode_frame
 from service.imaging.header import ImageLimits
-from service.imaging.mask import decode_mask, encode_mask
+from service.imaging.mask import decode_mask, encode_mask, encode_probability
 
-__all__ = ["ImageLimits", "decode_frame", "decode_mask", "encode_mask"]
+__all__ = ["ImageLimits", "decode_frame", "decode_mask", "encode_mask", "encode_probability"]

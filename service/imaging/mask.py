@@ -12,8 +12,10 @@ What pixel values mean:
 from __future__ import annotations
 
 import io
+import json
 import struct
 import zlib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import cv2
@@ -21,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from s2spp import rle
 from s2spp.overlay import PALETTE
 from service.core.errors import InvalidImage, InvalidMask, UnsupportedMedia
 from service.core.types import EncodedImage, ImageFormat, LabelMap, MaskFormat
@@ -53,9 +56,24 @@ def decode_mask(image: EncodedImage, limits: ImageLimits) -> LabelMap:
     return upright(labels, header, "mask")
 
 
-def encode_mask(labels: LabelMap, mask_format: MaskFormat) -> bytes:
-    """RAW: H*W bytes of object ids. PNG: indexed, with the DAVIS palette; decode_mask gives `labels` back."""
-    return labels.tobytes() if mask_format is MaskFormat.RAW else _indexed_png(labels)
+def encode_mask(labels: LabelMap, mask_format: MaskFormat, object_ids: Sequence[int]) -> bytes:
+    """As MaskFormat says, all but PROBABILITY, which labels do not have. RLE has every one of `object_ids`, also those
+    without a pixel; decode_mask gives `labels` of a PNG back."""
+    if mask_format is MaskFormat.RAW:
+        return labels.tobytes()
+    if mask_format is MaskFormat.RLE:
+        size = list(labels.shape)
+        found = [{"object_id": i, "size": size, "counts": rle.encode(labels == i)} for i in object_ids]
+        return json.dumps(found).encode()
+    assert mask_format is MaskFormat.PNG
+    return _indexed_png(labels)
+
+
+def encode_probability(probability: Iterable[NDArray[np.float32]]) -> bytes:
+    """One plane [H,W] for each object -> MaskFormat.PROBABILITY."""
+    # Rounded so that what is above one half, and no more, is 128 and above.
+    planes = np.concatenate([np.ceil(plane * 255 - 0.5).astype(np.uint8) for plane in probability])
+    return cv2.imencode(".png", planes, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
 
 
 def _palette_indices(data: bytes) -> LabelMap:

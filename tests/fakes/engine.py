@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pycocotools import mask as coco
 
 from service.core.errors import FrameGap, InvalidImage, InvalidMask, SessionUnknown
 from service.core.ports import Delivered, Opened
@@ -189,7 +191,7 @@ def answer(session: FakeSession, frame_index: int) -> Answer:
     mask_format = session.options.mask_format
     return Answer(
         frame_index=frame_index,
-        mask=labels.tobytes() if mask_format is MaskFormat.RAW else indexed_png(labels),
+        mask=encoded(labels, mask_format),
         mask_format=mask_format,
         height=height,
         width=width,
@@ -199,6 +201,23 @@ def answer(session: FakeSession, frame_index: int) -> Answer:
         ),
         compute_ms=1.5,
     )
+
+
+def encoded(labels: NDArray[np.uint8], mask_format: MaskFormat) -> bytes:
+    planes = [labels == object_id for object_id in object_ids(labels)]
+    if mask_format is MaskFormat.RAW:
+        return labels.tobytes()
+    if mask_format is MaskFormat.PNG:
+        return indexed_png(labels)
+    if mask_format is MaskFormat.PROBABILITY:
+        return cv2.imencode(".png", np.where(np.concatenate(planes), np.uint8(200), np.uint8(100)))[1].tobytes()
+    packed = [coco.encode(np.asfortranarray(plane.astype(np.uint8))) for plane in planes]
+    return json.dumps(
+        [
+            {"object_id": object_id, "size": one["size"], "counts": one["counts"].decode()}
+            for object_id, one in zip(object_ids(labels), packed, strict=True)
+        ]
+    ).encode()
 
 
 def indexed_png(labels: NDArray[np.uint8]) -> bytes:

@@ -18,12 +18,11 @@ _IMAGE_FORMATS = {
     pb.IMAGE_FORMAT_UNSPECIFIED: ImageFormat.AUTO,
     pb.IMAGE_FORMAT_RAW_RGB8: ImageFormat.RAW_RGB8,
 }
+_MASK_FORMATS_OUT = {form: pb.MaskFormat.Value(f"MASK_FORMAT_{form.name}") for form in MaskFormat}
 _MASK_FORMATS = {
     pb.MASK_FORMAT_UNSPECIFIED: MaskFormat.PNG,
-    pb.MASK_FORMAT_PNG: MaskFormat.PNG,
-    pb.MASK_FORMAT_RAW: MaskFormat.RAW,
+    **{value: form for form, value in _MASK_FORMATS_OUT.items()},
 }
-_MASK_FORMATS_OUT = {MaskFormat.PNG: pb.MASK_FORMAT_PNG, MaskFormat.RAW: pb.MASK_FORMAT_RAW}
 
 
 def image(message: pb.Image) -> EncodedImage:

@@ -10,7 +10,12 @@ from service.core.ports import Delivered, Opened
 from service.core.types import MaskFormat
 
 BINARY = {"type": "string", "format": "binary"}
-MASK_MEDIA_TYPE = {MaskFormat.PNG: "image/png", MaskFormat.RAW: "application/octet-stream"}
+MASK_MEDIA_TYPE = {
+    MaskFormat.PNG: "image/png",
+    MaskFormat.RAW: "application/octet-stream",
+    MaskFormat.RLE: "application/json",
+    MaskFormat.PROBABILITY: "image/png",
+}
 
 
 class _Out(BaseModel):
@@ -122,7 +127,8 @@ _HEADERS = (
     ("S2spp-Objects", "string", "JSON list, per object: object_id, area, box, confidence, visible"),
 )
 MASK_RESPONSE: dict[str, Any] = {
-    "description": "The mask, of the frame's own size: an indexed PNG, or raw object ids row by row",
+    "description": "The mask, of the frame's own size: an indexed PNG; raw object ids row by row; JSON of COCO run "
+    "lengths; or a grey PNG of the objects' probability planes, one below the other",
     "content": {kind: {"schema": BINARY} for kind in MASK_MEDIA_TYPE.values()},
     "headers": {name: {"description": text, "schema": {"type": kind}} for name, kind, text in _HEADERS},
 }

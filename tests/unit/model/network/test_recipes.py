@@ -85,7 +85,7 @@ def test_every_state_matters(name: str) -> None:
 @pytest.mark.usefixtures("few_channels")
 def test_a_gap_steps_but_neither_learns_nor_answers() -> None:
     torch.manual_seed(0)
-    network = S2Spp(small(recipe("light_neck")))
+    network = S2Spp(small(recipe("light")))
     frames, mask = clip(1, 9)
     assert with_gradient(9, 4) == [1, 2, 7, 8]
     whole, gapped = network(frames, mask), network(frames, mask, 4)
@@ -100,7 +100,7 @@ def test_a_gap_steps_but_neither_learns_nor_answers() -> None:
 def test_weights_still_learn_after_a_gap_in_mixed_precision() -> None:
     """Autocast's cache of rounded weights, filled without a gradient, once cut them off."""
     torch.manual_seed(0)
-    network = S2Spp(small(recipe("light_neck")))
+    network = S2Spp(small(recipe("light")))
     frames, mask = clip(1, 7)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = network(frames, mask, 2)
@@ -178,7 +178,7 @@ def test_mask_guidance_carries_the_previous_mask_and_nothing_else() -> None:
 
 
 @pytest.mark.usefixtures("few_channels")
-@pytest.mark.parametrize("name", ["paper", "reference_cell", "tanh_cell", "light_neck"])
+@pytest.mark.parametrize("name", ["paper", "reference_cell", "tanh_cell", "light"])
 def test_the_state_stays_within_float16_however_long_the_stream(name: str) -> None:
     torch.manual_seed(0)
     network = S2Spp(small(recipe(name))).eval()

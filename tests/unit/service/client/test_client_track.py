@@ -67,6 +67,11 @@ async def test_one_result_per_frame_the_first_being_the_given_mask(
     for result in results:
         assert result.labels.dtype == np.uint8 and result.labels.flags.writeable
         np.testing.assert_array_equal(result.labels, moved(LABELS, result.frame_index))
+        if mask_format is MaskFormat.PROBABILITY and result.frame_index:
+            assert result.probability is not None and result.probability.shape == (2, *LABELS.shape)
+            np.testing.assert_array_equal(result.probability[1], np.where(result.labels == 7, 200, 100))
+        else:
+            assert result.probability is None
     assert [(report.object_id, report.area, report.visible) for report in results[0].objects] == [
         (1, 3, True),
         (7, 2, True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from engine_world import RAW, World, first_labels, raw_frame, raw_mask, undisturbed
 from PIL import Image
 
+from s2spp import rle
 from service.core.errors import (
     InvalidImage,
     InvalidInput,
@@ -57,9 +59,9 @@ async def test_session_ids_are_not_to_be_guessed(world: World) -> None:
         (raw_frame(0), raw_mask(first_labels() * 0), InvalidMask, "empty"),
         (
             raw_frame(0),
-            raw_mask(np.arange(36 * 64, dtype=np.uint8).reshape(36, 64)),
+            raw_mask(np.arange(252, dtype=np.uint8).reshape(12, 21).repeat(3, 0).repeat(4, 1)[:, :64]),
             InvalidMask,
-            "255 objects",
+            r"\d\d\d objects; at most",
         ),
         (EncodedImage(b"GIF89a..."), raw_mask(first_labels()), UnsupportedMedia, "frame"),
         (raw_frame(0), EncodedImage(b"GIF89a..."), UnsupportedMedia, "mask"),
@@ -140,6 +142,24 @@ async def test_a_png_answer_holds_the_raw_answer(world: World) -> None:
             assert np.asarray(image).tobytes() == other.mask
         assert one.objects == other.objects
         assert (one.height, one.width, one.mask_format) == (36, 64, MaskFormat.PNG)
+
+
+def test_run_lengths_and_probabilities_are_those_of_the_labels() -> None:
+    probability = np.random.default_rng(4).random((3, 9, 16), np.float32)
+    ids, size = (4, 9, 200), (33, 47)
+    raw, runs, planes = (
+        make_answer(5, probability, ids, size, form, 2.5)
+        for form in (MaskFormat.RAW, MaskFormat.RLE, MaskFormat.PROBABILITY)
+    )
+    assert raw.objects == runs.objects == planes.objects
+    labels = np.frombuffer(raw.mask, np.uint8).reshape(size)
+    for one in json.loads(runs.mask):
+        np.testing.assert_array_equal(rle.decode(one["counts"], *one["size"]), labels == one["object_id"])
+    found = cv2.imdecode(np.frombuffer(planes.mask, np.uint8), cv2.IMREAD_UNCHANGED).reshape(3, *size)
+    np.testing.assert_array_equal((found >= 128).any(axis=0), labels > 0)
+    # Up to ties of the rounding, the most probable one has the pixel.
+    best = np.where((found >= 128).any(axis=0), np.array(ids)[found.argmax(axis=0)], 0)
+    assert (best != labels).mean() < 0.01
 
 
 def test_reports_agree_with_the_pixels() -> None:

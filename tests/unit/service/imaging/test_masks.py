@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from typing import Any
 
 import cv2
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from PIL import Image
+from pycocotools import mask as coco
 
 from service.core.errors import InputTooLarge, InvalidImage, InvalidMask, UnsupportedMedia
 from service.core.types import EncodedImage, ImageFormat, LabelMap, MaskFormat
-from service.imaging import ImageLimits, decode_mask, encode_mask
+from service.imaging import ImageLimits, decode_mask, encode_mask, encode_probability
 
 LIMITS = ImageLimits()
 
@@ -42,7 +44,7 @@ sizes = st.tuples(st.integers(1, 23), st.integers(1, 23))
 @settings(max_examples=80, deadline=None)
 @given(arrays.arrays(np.uint8, sizes))
 def test_an_encoded_mask_comes_back(mask: LabelMap) -> None:
-    data = encode_mask(mask, MaskFormat.PNG)
+    data = encode_mask(mask, MaskFormat.PNG, ())
     assert np.array_equal(decode(data), mask)
     with Image.open(io.BytesIO(data)) as image:
         assert image.mode == "P"
@@ -50,7 +52,7 @@ def test_an_encoded_mask_comes_back(mask: LabelMap) -> None:
 
 
 def test_an_encoded_mask_wears_the_davis_colours() -> None:
-    with Image.open(io.BytesIO(encode_mask(labels(), MaskFormat.PNG))) as image:
+    with Image.open(io.BytesIO(encode_mask(labels(), MaskFormat.PNG, ()))) as image:
         palette = np.reshape(image.getpalette(), (256, 3))
     assert palette[:5].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128]]
     assert palette[255].tolist() == [224, 224, 192]
@@ -58,16 +60,33 @@ def test_an_encoded_mask_wears_the_davis_colours() -> None:
 
 def test_a_mask_that_is_no_contiguous_array_is_encoded_right() -> None:
     turned = labels().T
-    assert np.array_equal(decode(encode_mask(turned, MaskFormat.PNG)), turned)
-    assert encode_mask(turned, MaskFormat.RAW) == np.ascontiguousarray(turned).tobytes()
+    assert np.array_equal(decode(encode_mask(turned, MaskFormat.PNG, ())), turned)
+    assert encode_mask(turned, MaskFormat.RAW, ()) == np.ascontiguousarray(turned).tobytes()
 
 
 def test_raw_masks_are_a_byte_per_pixel() -> None:
-    data = encode_mask(labels(), MaskFormat.RAW)
+    data = encode_mask(labels(), MaskFormat.RAW, ())
     back = decode_mask(EncodedImage(data, ImageFormat.RAW_RGB8, 11, 17), LIMITS)
     assert np.array_equal(back, labels())
     with pytest.raises(InvalidImage, match="187"):
         decode_mask(EncodedImage(data[:-1], ImageFormat.RAW_RGB8, 11, 17), LIMITS)
+
+
+def test_run_lengths_are_pycocotools_and_name_every_object() -> None:
+    found = json.loads(encode_mask(labels(), MaskFormat.RLE, (1, 3, 9)))
+    assert [one["object_id"] for one in found] == [1, 3, 9]
+    for one in found:
+        np.testing.assert_array_equal(coco.decode(one), labels() == one["object_id"])
+
+
+def test_probability_planes_lie_one_below_the_other_and_keep_the_half() -> None:
+    half = np.float32(0.5)
+    values = np.array([0, half, np.nextafter(half, np.float32(1)), 1], np.float32)
+    planes = [np.tile(values, (3, 2)), np.full((3, 8), 0.25, np.float32)]
+    found = cv2.imdecode(np.frombuffer(encode_probability(planes), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert found.shape == (6, 8)
+    np.testing.assert_array_equal(found[:3] >= 128, planes[0] > 0.5)
+    assert (found[0, 0], found[0, 3], found[3, 0]) == (0, 255, 64)
 
 
 def test_palette_indices_are_ids_whatever_the_colours() -> None:
@@ -197,7 +216,7 @@ def test_files_that_do_not_keep_ids_are_refused(kind: str) -> None:
 
 
 def test_cut_damaged_and_oversized_masks_are_refused() -> None:
-    data = encode_mask(labels(), MaskFormat.PNG)
+    data = encode_mask(labels(), MaskFormat.PNG, ())
     for length in range(0, len(data), 7):
         with pytest.raises((InvalidImage, UnsupportedMedia)):
             decode(data[:length])

@@ -105,7 +105,7 @@ async def test_a_defect_is_logged_and_not_told(
     assert caught.value.code() is grpc.StatusCode.INTERNAL
     assert "inner-host" not in repr((caught.value.details(), caught.value.trailing_metadata()))
     assert details(caught.value)["ErrorInfo"].reason == "INTERNAL"
-    (record,) = [record for record in caplog.records if record.name.startswith("service.transport.grpc")]
+    (record,) = [record for record in caplog.records if record.name == "service.transport.grpc.errors"]
     assert record.levelno == logging.ERROR and "inner-host" in caplog.text and "Traceback" in caplog.text
 
 
