@@ -15,6 +15,7 @@ from service.core.types import (
     EncodedImage,
     ImageU8,
     ModelInfo,
+    ObjectChange,
     SessionId,
     SessionInfo,
     SessionOptions,
@@ -66,9 +67,10 @@ class StepQueue(Protocol):
 class SessionStore(Protocol):
     """Durable home of snapshots. Every method raises Unavailable when the store cannot be reached."""
 
-    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool) -> None:
+    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> None:
         """Returns once the snapshot is durable. `constant` False: the constant states are there already.
-        Writing replaces what the session had; answers no longer in the outbox are forgotten."""
+        Writing replaces what the session had; answers no longer in the outbox are forgotten. `existing`, and where
+        `constant` is False: raises SessionUnknown or SessionExpired when the session is gone."""
         ...
 
     async def load(self, session: SessionId) -> Snapshot:
@@ -117,6 +119,14 @@ class Engine(Protocol):
     ) -> Delivered:
         """The next frame, or one that was sent before (same bytes back). Calls for consecutive frames may overlap; the
         order of the calls is the order of the frames. `received_through` None: frame_index - 1."""
+        ...
+
+    async def change(
+        self, session: SessionId, frame_index: int, change: ObjectChange, *, durability: Durability
+    ) -> SessionInfo:
+        """Change the objects after frame `frame_index`, the last one sent (0: the first), and before the next. The same
+        change sent again while no frame has followed has no further effect. Like frames, calls may overlap those
+        around them, and take effect in the order of the calls. One that cannot be used changes nothing."""
         ...
 
     async def describe(self, session: SessionId) -> SessionInfo: ...

@@ -73,6 +73,23 @@ class Durability(StrEnum):
 
 
 @dataclass(frozen=True)
+class DrawObjects:
+    """Objects drawn on the frame that was sent last, which comes along: every id of `mask` is added, or starts again
+    from there where it is followed already. The others go on."""
+
+    frame: EncodedImage
+    mask: EncodedImage
+
+
+@dataclass(frozen=True)
+class RemoveObject:
+    object_id: int
+
+
+ObjectChange = DrawObjects | RemoveObject
+
+
+@dataclass(frozen=True)
 class SessionOptions:
     mask_format: MaskFormat = MaskFormat.PNG
 
@@ -165,7 +182,8 @@ class ModelInfo:
 @dataclass(frozen=True)
 class Snapshot:
     """Everything that brings a session back, bit for bit. `state_changing` and `state_constant` are [N,...] tensors in
-    the order of `object_ids`. `outbox`: answers after `received_through`, oldest first."""
+    the order of `object_ids`. `outbox`: answers after `received_through`, oldest first. `changes`: digests of the
+    changes of objects that were made since the last frame before `next_frame`, should they be sent again."""
 
     session: SessionId
     model_digest: str
@@ -178,3 +196,4 @@ class Snapshot:
     state_changing: State
     state_constant: State
     outbox: tuple[Answer | Failure, ...]
+    changes: tuple[str, ...] = ()

@@ -59,7 +59,8 @@ class Committer:
         """The save under way, or a new one. It belongs to the engine: who awaits it shields it."""
         if self._saving is None or self._saving.done():
             self._covers = self._session.revision
-            self._saving = asyncio.create_task(self._save(self._session.snapshot(), self._covers))
+            constant = self._session.objects_revision > self._session.committed_revision
+            self._saving = asyncio.create_task(self._save(self._session.snapshot(), constant, self._covers))
         return self._saving
 
     def refresh(self) -> None:
@@ -75,9 +76,9 @@ class Committer:
         if running:
             await asyncio.wait(running)
 
-    async def _save(self, snapshot: Snapshot, revision: int) -> S2sppError | None:
+    async def _save(self, snapshot: Snapshot, constant: bool, revision: int) -> S2sppError | None:
         began = time.perf_counter()
-        error = await self._ask(self._store.save(snapshot, self._ttl_s(), constant=False))
+        error = await self._ask(self._store.save(snapshot, self._ttl_s(), constant=constant, existing=True))
         self._observer.commit_ended(time.perf_counter() - began, error is None)
         if error is None:
             self._session.commit(revision)

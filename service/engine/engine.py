@@ -28,6 +28,7 @@ from service.core.types import (
     EncodedImage,
     Failure,
     ModelInfo,
+    ObjectChange,
     SessionId,
     SessionInfo,
     SessionOptions,
@@ -39,6 +40,7 @@ from service.engine.commit import Committer
 from service.engine.doors import Doors
 from service.engine.faults import told
 from service.engine.limits import EngineLimits
+from service.engine.objects import digest_of
 from service.engine.observer import SilentObserver
 from service.engine.pixels import read_opening
 from service.engine.session import Entry, Outcome, Session
@@ -70,7 +72,7 @@ class LocalEngine:
         self._observer = observer or SilentObserver()
         self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="s2spp-images")
         self._table = SessionTable(limits, clock, self._observer)
-        self._stepper = Stepper(queue, self._threads, limits.images, self._observer)
+        self._stepper = Stepper(queue, self._threads, info, limits, self._observer)
         self._doors = Doors()
         self._running: set[asyncio.Task[Any]] = set()
         self._sweeper: asyncio.Task[None] | None = None
@@ -103,6 +105,25 @@ class LocalEngine:
         if isinstance(outcome, Failure):
             raise error_from_reason(outcome.reason, outcome.message, dict(outcome.metadata))
         return Delivered(outcome, state.committed_frame)
+
+    async def change(
+        self, session: SessionId, frame_index: int, change: ObjectChange, *, durability: Durability
+    ) -> SessionInfo:
+        resident = await self._find(session)
+        # As for frames: nothing may wait from here to the acceptance.
+        self._refuse_if_closed()
+        state, digest = resident.session, digest_of(change)
+        state.last_used = self._clock()
+        accepted = state.find_change(frame_index, digest)
+        if accepted is None:
+            accepted, before, turn = state.accept_change(digest)
+            accepted.work = self._own(self._stepper.change(resident, accepted, change, before, turn))
+        problem = None if accepted.work is None else await asyncio.shield(accepted.work)
+        if problem is not None:
+            raise problem
+        if durability is Durability.STRICT:
+            await resident.commits.through(accepted.revision)
+        return self._describe(resident)
 
     async def describe(self, session: SessionId) -> SessionInfo:
         """Asking is no use of a session, unless it has to be brought back for it."""

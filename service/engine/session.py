@@ -19,18 +19,18 @@ from service.core.types import (
     SessionInfo,
     SessionOptions,
     Snapshot,
-    State,
 )
+from service.engine.objects import Change, Followed
 
 Outcome = Answer | Failure
 
 
 @dataclass(eq=False)
 class Turn:
-    """What the next frame waits for. `stepped`: the state after this frame, None when it will never come.
-    `settled`: whether this frame's answer stands."""
+    """What comes next in a session waits for this. `stepped`: objects and state after it, None when they will never
+    come. `settled`: whether its answer stands."""
 
-    stepped: asyncio.Future[State | None]
+    stepped: asyncio.Future[Followed | None]
     settled: asyncio.Future[bool]
 
     @classmethod
@@ -39,9 +39,9 @@ class Turn:
         return cls(loop.create_future(), loop.create_future())
 
     @classmethod
-    def over(cls, state: State) -> Turn:
+    def over(cls, followed: Followed) -> Turn:
         turn = cls.waiting()
-        turn.stepped.set_result(state)
+        turn.stepped.set_result(followed)
         turn.settled.set_result(True)
         return turn
 
@@ -69,8 +69,8 @@ class Session:
 
     def __init__(self, snapshot: Snapshot, size: tuple[int, int], now: float) -> None:
         """`size`: the model's grid [h,w] for the session's frames."""
-        self._origin = replace(snapshot, state_changing={}, outbox=())
-        self._changing = tuple(snapshot.state_changing)
+        self._origin = replace(snapshot, state_changing={}, state_constant={}, outbox=(), changes=())
+        self._changing, self._constant = tuple(snapshot.state_changing), tuple(snapshot.state_constant)
         self.size = size
         self.last_used = now
         self.next_frame = snapshot.next_frame
@@ -79,8 +79,14 @@ class Session:
         self.settled_frame = snapshot.next_frame - 1
         self.revision = 0
         self.committed_revision = 0
-        self._settled_state: State = {**snapshot.state_changing, **snapshot.state_constant}
-        self._tail = Turn.over(self._settled_state)
+        self.objects_revision = 0
+        """When objects, and with them constant states, were last changed."""
+        self._settled = Followed(snapshot.object_ids, {**snapshot.state_changing, **snapshot.state_constant})
+        self._tail = Turn.over(self._settled)
+        # Since the frame sent last.
+        self.changes = {digest: Change(digest) for digest in snapshot.changes}
+        self._settled_changes = snapshot.changes
+        self._changing_now = 0
         # Revision of every accepted frame that is not stored; None while it is under way. Ascending by index.
         self._uncommitted: dict[int, int | None] = {}
 
@@ -94,7 +100,7 @@ class Session:
 
     @property
     def object_ids(self) -> tuple[int, ...]:
-        return self._origin.object_ids
+        return self._settled.object_ids
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -103,8 +109,8 @@ class Session:
 
     @property
     def busy(self) -> bool:
-        """A frame is under way."""
-        return self.settled_frame < self.next_frame - 1
+        """A frame or a change of objects is under way."""
+        return self.settled_frame < self.next_frame - 1 or self._changing_now > 0
 
     @property
     def committed(self) -> bool:
@@ -158,14 +164,56 @@ class Session:
         self.outbox[index] = entry
         self._uncommitted[index] = None
         self.next_frame = index + 1
+        self.changes = {}
         self._tail = turn
         return entry, before, turn
 
-    def settle(self, entry: Entry, outcome: Outcome, state: State) -> None:
-        """The frame after `settled_frame` has its outcome; `state` is the state after it."""
+    def find_change(self, index: int, digest: str) -> Change | None:
+        """The change that was made already, or None when it is to be accepted now.
+
+        Raises:
+            FrameGap: it belongs after a frame that has not come.
+            FrameAcknowledged: frames have come since.
+        """
+        last = self.next_frame - 1
+        if index > last:
+            raise FrameGap(
+                f"objects are changed after frame {index}, but frame {self.next_frame} is expected next; send that one",
+                expected=self.next_frame,
+            )
+        if index < last:
+            raise FrameAcknowledged(
+                f"frame {last} has come since frame {index}; change the objects after the frame sent last",
+                expected=self.next_frame,
+            )
+        return self.changes.get(digest)
+
+    def accept_change(self, digest: str) -> tuple[Change, Turn, Turn]:
+        """Register a change (as `find_change` allowed): itself, the turn before it, and its own."""
+        before, turn, change = self._tail, Turn.waiting(), Change(digest)
+        self.changes[digest] = change
+        self._changing_now += 1
+        self._tail = turn
+        return change, before, turn
+
+    def settle_change(self, change: Change, followed: Followed) -> None:
+        self.revision += 1
+        change.revision = self.objects_revision = self.revision
+        self._settled = followed
+        self._settled_changes = (*self._settled_changes, change.digest)
+
+    def end_change(self, change: Change, *, made: bool) -> None:
+        """`made` False: it may be sent again."""
+        self._changing_now -= 1
+        if not made and self.changes.get(change.digest) is change:
+            del self.changes[change.digest]
+
+    def settle(self, entry: Entry, outcome: Outcome, followed: Followed) -> None:
+        """The frame after `settled_frame` has its outcome; `followed` is what is followed after it."""
         self.revision += 1
         entry.outcome, entry.revision = outcome, self.revision
-        self.settled_frame, self._settled_state = entry.index, state
+        self.settled_frame, self._settled = entry.index, followed
+        self._settled_changes = ()
         self._uncommitted[entry.index] = self.revision
 
     def roll_back(self, entry: Entry, before: Turn) -> None:
@@ -193,7 +241,10 @@ class Session:
             self._origin,
             next_frame=self.settled_frame + 1,
             received_through=self.received_through,
-            state_changing={name: self._settled_state[name] for name in self._changing},
+            object_ids=self._settled.object_ids,
+            state_changing={name: self._settled.state[name] for name in self._changing},
+            state_constant={name: self._settled.state[name] for name in self._constant},
+            changes=self._settled_changes,
             outbox=tuple(
                 entry.outcome
                 for entry in self.outbox.values()

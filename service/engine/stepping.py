@@ -12,14 +12,15 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import TypeVar
 
-from service.core.errors import FrameGap, InvalidInput, S2sppError
+from service.core.errors import FrameGap, InvalidImage, InvalidInput, InvalidMask, InvalidOption, S2sppError
 from service.core.ports import EngineObserver, FrameTimes, StepQueue
-from service.core.types import EncodedImage, Failure, ImageU8
+from service.core.types import DrawObjects, EncodedImage, Failure, ImageU8, ModelInfo, ObjectChange, RemoveObject
 from service.engine.faults import told
-from service.engine.pixels import make_answer, read_frame
+from service.engine.limits import EngineLimits
+from service.engine.objects import Change, Followed
+from service.engine.pixels import make_answer, read_frame, read_opening
 from service.engine.session import Entry, Outcome, Turn
 from service.engine.table import Resident
-from service.imaging import ImageLimits
 
 _Result = TypeVar("_Result")
 
@@ -31,9 +32,12 @@ class _PredecessorFailed(Exception):
 class Stepper:
     """Takes accepted frames to their outcome."""
 
-    def __init__(self, queue: StepQueue, threads: Executor, limits: ImageLimits, observer: EngineObserver) -> None:
+    def __init__(
+        self, queue: StepQueue, threads: Executor, info: ModelInfo, limits: EngineLimits, observer: EngineObserver
+    ) -> None:
         self._queue = queue
         self._threads = threads
+        self._info = info
         self._limits = limits
         self._observer = observer
 
@@ -61,8 +65,8 @@ class Stepper:
     async def _answer(self, resident: Resident, entry: Entry, image: EncodedImage, before: Turn, turn: Turn) -> Outcome:
         session = resident.session
         read = await self._read(resident, image)
-        state = await before.stepped
-        if state is None:
+        followed = await before.stepped
+        if followed is None:
             raise _PredecessorFailed
         if resident.commits.gone is not None:
             raise resident.commits.gone
@@ -70,17 +74,18 @@ class Stepper:
         if isinstance(read, InvalidInput):
             times = None
             outcome = Failure(entry.index, read.reason, read.message, read.metadata)
-            turn.stepped.set_result(state)
+            turn.stepped.set_result(followed)
         else:
             frame, decode_s = read
-            result = await self._queue.step(frame, state)
-            state = result.state
-            turn.stepped.set_result(state)
+            result = await self._queue.step(frame, followed.state)
+            followed = Followed(followed.object_ids, result.state)
+            turn.stepped.set_result(followed)
+            object_ids = followed.object_ids
             outcome, encode_s = await self._timed(
                 lambda: make_answer(
                     entry.index,
                     result.probability,
-                    session.object_ids,
+                    object_ids,
                     session.frame_size,
                     session.options.mask_format,
                     result.compute_ms,
@@ -89,7 +94,7 @@ class Stepper:
             times = FrameTimes(decode_s, result.queue_ms / 1e3, result.compute_ms / 1e3, encode_s)
         if not await before.settled:
             raise _PredecessorFailed
-        session.settle(entry, outcome, state)
+        session.settle(entry, outcome, followed)
         turn.settled.set_result(True)
         if times is not None:
             self._observer.frame_answered(times)
@@ -97,10 +102,78 @@ class Stepper:
             self._observer.frame_failed(outcome.reason)
         return outcome
 
+    async def change(
+        self, resident: Resident, change: Change, wanted: ObjectChange, before: Turn, turn: Turn
+    ) -> S2sppError | None:
+        """The objects as `wanted`, settled in the session; or the error that kept them as they were. What comes behind
+        goes on either way."""
+        session = resident.session
+        made = False
+        try:
+            drawn = await self._drawn(resident, wanted) if isinstance(wanted, DrawObjects) else None
+            followed = await before.stepped
+            if followed is None:
+                return FrameGap(
+                    f"objects cannot be changed here, because the frame before failed; send frame {session.next_frame} "
+                    "next",
+                    expected=session.next_frame,
+                )
+            problem = drawn if isinstance(drawn, S2sppError) else None
+            if problem is None:
+                try:
+                    followed = self._changed(followed, wanted, drawn)
+                except S2sppError as error:
+                    problem = error
+            turn.stepped.set_result(followed)
+            if not await before.settled:
+                return FrameGap("the frame before failed", expected=session.next_frame)
+            if resident.commits.gone is not None:
+                return resident.commits.gone
+            if problem is None:
+                session.settle_change(change, followed)
+                made = True
+            turn.settled.set_result(True)
+            return problem
+        finally:
+            session.end_change(change, made=made)
+            turn.abandon()
+
+    def _changed(self, followed: Followed, wanted: ObjectChange, drawn: Followed | S2sppError | None) -> Followed:
+        if isinstance(wanted, RemoveObject):
+            if wanted.object_id not in followed.object_ids:
+                known = ", ".join(map(str, followed.object_ids))
+                raise InvalidOption(f"no object {wanted.object_id} is followed here; there are {known}")
+            if len(followed.object_ids) == 1:
+                raise InvalidOption("it is the only object: delete the session, or draw another one first")
+            return followed.without(wanted.object_id)
+        assert isinstance(drawn, Followed)
+        after = followed.with_drawn(drawn)
+        if len(after.object_ids) > self._limits.max_objects:
+            raise InvalidMask(f"{len(after.object_ids)} objects; at most {self._limits.max_objects} are taken")
+        return after
+
+    async def _drawn(self, resident: Resident, wanted: DrawObjects) -> Followed | S2sppError:
+        """State of the objects that are drawn, on the frame that comes along."""
+        session = resident.session
+        try:
+            opening, _ = await self._timed(lambda: read_opening(wanted.frame, wanted.mask, self._info, self._limits))
+            if (opening.height, opening.width) != session.frame_size:
+                height, width = session.frame_size
+                return InvalidImage(
+                    f"the frame is {opening.width} x {opening.height} but the session's are {width} x {height}",
+                    height=height,
+                    width=width,
+                )
+            state = await self._queue.initialise(opening.frame, opening.masks)
+        except Exception as error:
+            return told(error, f"changing the objects of session {session.id}")
+        # The order of the tensors is that of the manifest, as in what the session has.
+        return Followed(opening.object_ids, {spec.name: state[spec.name] for spec in self._info.states})
+
     async def _read(self, resident: Resident, image: EncodedImage) -> tuple[ImageU8, float] | InvalidInput:
         session = resident.session
         try:
-            return await self._timed(lambda: read_frame(image, self._limits, session.frame_size, session.size))
+            return await self._timed(lambda: read_frame(image, self._limits.images, session.frame_size, session.size))
         except InvalidInput as error:
             return error
 

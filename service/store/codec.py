@@ -90,6 +90,7 @@ def encode(snapshot: Snapshot, *, constant: bool) -> dict[str, bytes]:
         "next_frame": snapshot.next_frame,
         "received_through": snapshot.received_through,
         "outbox": [answer_field(entry.frame_index) for entry in snapshot.outbox],
+        "changes": snapshot.changes,
         "checksums": {field: _checksum_of(data) for field, data in saved.items()},
     }
     saved[META] = seal(META, {}, meta)
@@ -137,6 +138,8 @@ def decode(session: SessionId, fields: Mapping[str, bytes]) -> Snapshot:
             state_changing=_stack(changing),
             state_constant=_stack(constant),
             outbox=tuple(outbox),
+            # Absent in snapshots of earlier versions.
+            changes=tuple(meta.get("changes", ())),
         )
     except _UNREADABLE as error:
         raise damaged(session, where, f"cannot be understood ({error})") from error

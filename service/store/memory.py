@@ -26,10 +26,10 @@ class MemorySessionStore:
         self._clock = clock
         self._sessions: dict[SessionId, _Kept] = {}
 
-    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool) -> None:
-        """With `constant` False raises SessionUnknown or SessionExpired when the session is gone."""
-        if not constant:
-            snapshot = replace(snapshot, state_constant=self._get(snapshot.session).state_constant)
+    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> None:
+        if existing or not constant:
+            kept = self._get(snapshot.session)
+            snapshot = snapshot if constant else replace(snapshot, state_constant=kept.state_constant)
         self._sessions[snapshot.session] = _Kept(snapshot, self._clock() + ttl_s)
 
     async def load(self, session: SessionId) -> Snapshot:

@@ -95,12 +95,14 @@ class RedisSessionStore:
         self._writer = secrets.token_hex(8)
         self._numbers = itertools.count(1)
 
-    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool) -> None:
-        """Stored and, with `appendfsync always`, on disk when this returns. With `constant` False raises
-        SessionUnknown or SessionExpired when the session is gone, SnapshotDamaged when a constant state is.
+    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> None:
+        """Stored and, with `appendfsync always`, on disk when this returns. SnapshotDamaged when a constant state is
+        gone that should be there.
         Of two saves of a session under way at once the later call wins, whichever Redis hears of first."""
         session, number = snapshot.session, next(self._numbers)
-        kept = [] if constant else [codec.constant_field(object_id) for object_id in snapshot.object_ids]
+        kept = [codec.META] if existing else []
+        if not constant:
+            kept = [codec.constant_field(object_id) for object_id in snapshot.object_ids]
         fields = await asyncio.to_thread(codec.encode, snapshot, constant=constant)
         arguments: list[str | int | bytes] = [self._writer, number, *_lifetimes_ms(ttl_s), len(kept), *kept]
         for field, data in fields.items():

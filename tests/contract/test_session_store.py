@@ -80,6 +80,21 @@ async def test_a_save_replaces_the_objects(world: World) -> None:
     fewer = make_snapshot(snapshot.session, object_ids=(3,))
     await world.store.save(fewer, 60, constant=True)
     assert_same(await world.store.load(snapshot.session), fewer)
+    others = replace(make_snapshot(snapshot.session, object_ids=(3, 9)), changes=("draw:1", "remove:2"))
+    await world.store.save(others, 60, constant=True, existing=True)
+    assert_same(await world.store.load(snapshot.session), others)
+
+
+async def test_a_save_of_what_should_exist_brings_no_session_back(world: World) -> None:
+    snapshot, expired = make_snapshot(), make_snapshot()
+    await world.store.save(expired, 0.2, constant=True)
+    await world.store.save(snapshot, 60, constant=True)
+    await world.store.delete(snapshot.session)
+    await world.pass_seconds(0.3)
+    for gone, error in ((snapshot, SessionUnknown), (expired, SessionExpired), (make_snapshot(), SessionUnknown)):
+        with pytest.raises(error):
+            await world.store.save(gone, 60, constant=True, existing=True)
+        await _assert_gone(world.store, gone.session, error)
 
 
 async def test_a_session_that_never_was_is_unknown(world: World) -> None:

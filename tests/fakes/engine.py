@@ -23,7 +23,9 @@ from service.core.types import (
     ImageFormat,
     MaskFormat,
     ModelInfo,
+    ObjectChange,
     ObjectReport,
+    RemoveObject,
     SessionId,
     SessionInfo,
     SessionOptions,
@@ -73,6 +75,7 @@ class FakeEngine:
         self.calls: list[Call] = []
         self.opened: list[tuple[EncodedImage, EncodedImage, SessionOptions]] = []
         self.deleted: list[SessionId] = []
+        self.changes: list[tuple[SessionId, int, ObjectChange, Durability]] = []
         self.failure: Exception | None = None
         self.frame_failures: dict[int, Exception] = {}
         self.in_flight = 0
@@ -126,6 +129,21 @@ class FakeEngine:
             raise
         finally:
             self.in_flight -= 1
+
+    async def change(
+        self, session: SessionId, frame_index: int, change: ObjectChange, *, durability: Durability
+    ) -> SessionInfo:
+        self.changes.append((session, frame_index, change, durability))
+        state = self._session(session)
+        if frame_index != state.next_frame - 1:
+            raise FrameGap("wrong frame index", expected=state.next_frame)
+        if isinstance(change, RemoveObject):
+            state.labels = np.where(state.labels == change.object_id, np.uint8(0), state.labels)
+        else:
+            image_size(change.frame)
+            drawn = np.roll(decode_mask(change.mask, ImageLimits()), -frame_index, axis=1)
+            state.labels = np.where(drawn > 0, drawn, state.labels)
+        return await self.describe(session)
 
     async def describe(self, session: SessionId) -> SessionInfo:
         state = self._session(session)

@@ -29,9 +29,9 @@ class InMemorySessionStore(MemorySessionStore):
         super().__init__(clock)
         self.away = False
 
-    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool) -> None:
+    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> None:
         self._reach()
-        await super().save(snapshot, ttl_s, constant=constant)
+        await super().save(snapshot, ttl_s, constant=constant, existing=existing)
 
     async def load(self, session: SessionId) -> Snapshot:
         self._reach()

@@ -67,7 +67,7 @@ class Wire:
         self.calls: Counter[str] = Counter()
         self.under_way: Counter[SessionId] = Counter()
 
-    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool) -> None:
+    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> None:
         self._count("save")
         self.under_way[snapshot.session] += 1
         assert self.under_way[snapshot.session] == 1, "one save of a session at a time"
@@ -76,7 +76,7 @@ class Wire:
             self.failures -= 1
             if self.cut or self.failing or self.failures >= 0:
                 raise Unavailable("the store is away")
-            await self._store.save(snapshot, ttl_s, constant=constant)
+            await self._store.save(snapshot, ttl_s, constant=constant, existing=existing)
         finally:
             self.under_way[snapshot.session] -= 1
         self.saves.append((snapshot.next_frame, constant))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from service.core.types import Failure, SessionOptions, Snapshot, new_session_id
+from service.engine.objects import Followed
 from service.engine.session import Session
 
 
@@ -42,7 +43,7 @@ async def test_a_commit_covers_what_was_settled_before_it() -> None:
     rules = session()
     entries = [rules.accept(index)[0] for index in (1, 2, 3)]
     for entry in entries[:2]:
-        rules.settle(entry, Failure(entry.index, "INVALID_IMAGE", "bad", {}), {})
+        rules.settle(entry, Failure(entry.index, "INVALID_IMAGE", "bad", {}), Followed((1,), {}))
     assert (rules.revision, rules.committed_frame, rules.frames_at_stake) == (2, 0, 2)
     rules.commit(1)
     assert (rules.committed_frame, rules.frames_at_stake, rules.committed) == (1, 1, False)

@@ -74,6 +74,7 @@ def _snapshots(draw: st.DrawFn) -> Snapshot:
         state_changing=states(),
         state_constant=states(),
         outbox=tuple(draw(st.lists(_ENTRIES, max_size=3, unique_by=lambda entry: entry.frame_index))),
+        changes=tuple(draw(st.lists(st.text(max_size=5), max_size=2))),
     )
 
 
