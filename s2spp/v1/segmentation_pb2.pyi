@@ -315,12 +315,69 @@ class Frame(_message.Message):
 Global___Frame: _TypeAlias = Frame  # noqa: Y015
 
 @_typing.final
+class Drawing(_message.Message):
+    """Every id of the mask is added, or starts again from here where it is followed already; the others go on. Sent again
+    before another frame, it has no further effect.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    FRAME_FIELD_NUMBER: _builtins.int
+    MASK_FIELD_NUMBER: _builtins.int
+    frame_index: _builtins.int
+    """The frame sent last, which the mask is drawn on; it comes along."""
+    @_builtins.property
+    def frame(self) -> Global___Image: ...
+    @_builtins.property
+    def mask(self) -> Global___Image: ...
+    def __init__(
+        self,
+        *,
+        frame_index: _builtins.int = ...,
+        frame: Global___Image | None = ...,
+        mask: Global___Image | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "mask", b"mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "frame_index", b"frame_index", "mask", b"mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Drawing: _TypeAlias = Drawing  # noqa: Y015
+
+@_typing.final
+class Removal(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    OBJECT_ID_FIELD_NUMBER: _builtins.int
+    frame_index: _builtins.int
+    """The frame sent last."""
+    object_id: _builtins.int
+    def __init__(
+        self,
+        *,
+        frame_index: _builtins.int = ...,
+        object_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_index", b"frame_index", "object_id", b"object_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Removal: _TypeAlias = Removal  # noqa: Y015
+
+@_typing.final
 class TrackRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OPEN_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
     FRAME_FIELD_NUMBER: _builtins.int
+    DRAW_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
     RECEIVED_THROUGH_FIELD_NUMBER: _builtins.int
     received_through: _builtins.int
     """The last frame whose mask the caller has taken: from the next one on, answers are kept to be sent again. Left out:
@@ -332,21 +389,27 @@ class TrackRequest(_message.Message):
     def resume(self) -> Global___ResumeSession: ...
     @_builtins.property
     def frame(self) -> Global___Frame: ...
+    @_builtins.property
+    def draw(self) -> Global___Drawing: ...
+    @_builtins.property
+    def remove(self) -> Global___Removal: ...
     def __init__(
         self,
         *,
         open: Global___OpenSession | None = ...,
         resume: Global___ResumeSession | None = ...,
         frame: Global___Frame | None = ...,
+        draw: Global___Drawing | None = ...,
+        remove: Global___Removal | None = ...,
         received_through: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_received_through", b"_received_through", "command", b"command", "frame", b"frame", "open", b"open", "received_through", b"received_through", "resume", b"resume"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_received_through", b"_received_through", "command", b"command", "draw", b"draw", "frame", b"frame", "open", b"open", "received_through", b"received_through", "remove", b"remove", "resume", b"resume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_received_through", b"_received_through", "command", b"command", "frame", b"frame", "open", b"open", "received_through", b"received_through", "resume", b"resume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_received_through", b"_received_through", "command", b"command", "draw", b"draw", "frame", b"frame", "open", b"open", "received_through", b"received_through", "remove", b"remove", "resume", b"resume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__received_through: _TypeAlias = _typing.Literal["received_through"]  # noqa: Y015
     _WhichOneofArgType__received_through: _TypeAlias = _typing.Literal["_received_through", b"_received_through"]  # noqa: Y015
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["open", "resume", "frame"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["open", "resume", "frame", "draw", "remove"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__received_through) -> _WhichOneofReturnType__received_through | None: ...
@@ -361,7 +424,10 @@ class FrameError(_message.Message):
 
     FRAME_INDEX_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    OF_CHANGE_FIELD_NUMBER: _builtins.int
     frame_index: _builtins.int
+    of_change: _builtins.bool
+    """Not the frame failed, but a change of the objects after it. They are as they were."""
     @_builtins.property
     def status(self) -> _status_pb2.Status: ...
     def __init__(
@@ -369,10 +435,11 @@ class FrameError(_message.Message):
         *,
         frame_index: _builtins.int = ...,
         status: _status_pb2.Status | None = ...,
+        of_change: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_index", b"frame_index", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_index", b"frame_index", "of_change", b"of_change", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -385,6 +452,7 @@ class TrackResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     MASK_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    OBJECTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> Global___Session:
         """Answers open and resume."""
@@ -393,18 +461,23 @@ class TrackResponse(_message.Message):
     def mask(self) -> Global___Mask: ...
     @_builtins.property
     def error(self) -> Global___FrameError: ...
+    @_builtins.property
+    def objects(self) -> Global___Session:
+        """Answers draw and remove: the session with the objects that it has now."""
+
     def __init__(
         self,
         *,
         session: Global___Session | None = ...,
         mask: Global___Mask | None = ...,
         error: Global___FrameError | None = ...,
+        objects: Global___Session | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event", b"event", "mask", b"mask", "session", b"session"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event", b"event", "mask", b"mask", "objects", b"objects", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event", b"event", "mask", b"mask", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event", b"event", "mask", b"mask", "objects", b"objects", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["session", "mask", "error"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["session", "mask", "error", "objects"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -513,6 +586,92 @@ class SegmentFrameResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SegmentFrameResponse: _TypeAlias = SegmentFrameResponse  # noqa: Y015
+
+@_typing.final
+class DrawObjectsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    DRAWING_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    @_builtins.property
+    def drawing(self) -> Global___Drawing: ...
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        drawing: Global___Drawing | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drawing", b"drawing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drawing", b"drawing", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrawObjectsRequest: _TypeAlias = DrawObjectsRequest  # noqa: Y015
+
+@_typing.final
+class DrawObjectsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> Global___Session: ...
+    def __init__(
+        self,
+        *,
+        session: Global___Session | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrawObjectsResponse: _TypeAlias = DrawObjectsResponse  # noqa: Y015
+
+@_typing.final
+class RemoveObjectRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    REMOVAL_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    @_builtins.property
+    def removal(self) -> Global___Removal: ...
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        removal: Global___Removal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["removal", b"removal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["removal", b"removal", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveObjectRequest: _TypeAlias = RemoveObjectRequest  # noqa: Y015
+
+@_typing.final
+class RemoveObjectResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> Global___Session: ...
+    def __init__(
+        self,
+        *,
+        session: Global___Session | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveObjectResponse: _TypeAlias = RemoveObjectResponse  # noqa: Y015
 
 @_typing.final
 class GetSessionRequest(_message.Message):

@@ -49,6 +49,16 @@ class SegmentationStub:
                 request_serializer=s2spp_dot_v1_dot_segmentation__pb2.SegmentFrameRequest.SerializeToString,
                 response_deserializer=s2spp_dot_v1_dot_segmentation__pb2.SegmentFrameResponse.FromString,
                 _registered_method=True)
+        self.DrawObjects = channel.unary_unary(
+                '/s2spp.v1.Segmentation/DrawObjects',
+                request_serializer=s2spp_dot_v1_dot_segmentation__pb2.DrawObjectsRequest.SerializeToString,
+                response_deserializer=s2spp_dot_v1_dot_segmentation__pb2.DrawObjectsResponse.FromString,
+                _registered_method=True)
+        self.RemoveObject = channel.unary_unary(
+                '/s2spp.v1.Segmentation/RemoveObject',
+                request_serializer=s2spp_dot_v1_dot_segmentation__pb2.RemoveObjectRequest.SerializeToString,
+                response_deserializer=s2spp_dot_v1_dot_segmentation__pb2.RemoveObjectResponse.FromString,
+                _registered_method=True)
         self.GetSession = channel.unary_unary(
                 '/s2spp.v1.Segmentation/GetSession',
                 request_serializer=s2spp_dot_v1_dot_segmentation__pb2.GetSessionRequest.SerializeToString,
@@ -90,6 +100,20 @@ class SegmentationServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrawObjects(self, request, context):
+        """Adds objects to a session, or draws known ones anew, on the frame that was sent last. Strictly durable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveObject(self, request, context):
+        """Strictly durable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetSession(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -125,6 +149,16 @@ def add_SegmentationServicer_to_server(servicer, server):
                     servicer.SegmentFrame,
                     request_deserializer=s2spp_dot_v1_dot_segmentation__pb2.SegmentFrameRequest.FromString,
                     response_serializer=s2spp_dot_v1_dot_segmentation__pb2.SegmentFrameResponse.SerializeToString,
+            ),
+            'DrawObjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrawObjects,
+                    request_deserializer=s2spp_dot_v1_dot_segmentation__pb2.DrawObjectsRequest.FromString,
+                    response_serializer=s2spp_dot_v1_dot_segmentation__pb2.DrawObjectsResponse.SerializeToString,
+            ),
+            'RemoveObject': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveObject,
+                    request_deserializer=s2spp_dot_v1_dot_segmentation__pb2.RemoveObjectRequest.FromString,
+                    response_serializer=s2spp_dot_v1_dot_segmentation__pb2.RemoveObjectResponse.SerializeToString,
             ),
             'GetSession': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSession,
@@ -223,6 +257,60 @@ class Segmentation:
             '/s2spp.v1.Segmentation/SegmentFrame',
             s2spp_dot_v1_dot_segmentation__pb2.SegmentFrameRequest.SerializeToString,
             s2spp_dot_v1_dot_segmentation__pb2.SegmentFrameResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrawObjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/s2spp.v1.Segmentation/DrawObjects',
+            s2spp_dot_v1_dot_segmentation__pb2.DrawObjectsRequest.SerializeToString,
+            s2spp_dot_v1_dot_segmentation__pb2.DrawObjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/s2spp.v1.Segmentation/RemoveObject',
+            s2spp_dot_v1_dot_segmentation__pb2.RemoveObjectRequest.SerializeToString,
+            s2spp_dot_v1_dot_segmentation__pb2.RemoveObjectResponse.FromString,
             options,
             channel_credentials,
             insecure,

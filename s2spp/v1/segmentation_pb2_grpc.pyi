@@ -38,6 +38,10 @@ class SegmentationStub:
     CreateSession: _grpc.UnaryUnaryMultiCallable[_segmentation_pb2.CreateSessionRequest, _segmentation_pb2.CreateSessionResponse]
     SegmentFrame: _grpc.UnaryUnaryMultiCallable[_segmentation_pb2.SegmentFrameRequest, _segmentation_pb2.SegmentFrameResponse]
     """Sends one frame. Strictly durable: the response leaves once the session's state is stored."""
+    DrawObjects: _grpc.UnaryUnaryMultiCallable[_segmentation_pb2.DrawObjectsRequest, _segmentation_pb2.DrawObjectsResponse]
+    """Adds objects to a session, or draws known ones anew, on the frame that was sent last. Strictly durable."""
+    RemoveObject: _grpc.UnaryUnaryMultiCallable[_segmentation_pb2.RemoveObjectRequest, _segmentation_pb2.RemoveObjectResponse]
+    """Strictly durable."""
     GetSession: _grpc.UnaryUnaryMultiCallable[_segmentation_pb2.GetSessionRequest, _segmentation_pb2.GetSessionResponse]
     DeleteSession: _grpc.UnaryUnaryMultiCallable[_segmentation_pb2.DeleteSessionRequest, _segmentation_pb2.DeleteSessionResponse]
     GetModel: _grpc.UnaryUnaryMultiCallable[_segmentation_pb2.GetModelRequest, _segmentation_pb2.GetModelResponse]
@@ -52,6 +56,10 @@ class SegmentationAsyncStub(SegmentationStub):
     CreateSession: _aio.UnaryUnaryMultiCallable[_segmentation_pb2.CreateSessionRequest, _segmentation_pb2.CreateSessionResponse]  # type: ignore[assignment]
     SegmentFrame: _aio.UnaryUnaryMultiCallable[_segmentation_pb2.SegmentFrameRequest, _segmentation_pb2.SegmentFrameResponse]  # type: ignore[assignment]
     """Sends one frame. Strictly durable: the response leaves once the session's state is stored."""
+    DrawObjects: _aio.UnaryUnaryMultiCallable[_segmentation_pb2.DrawObjectsRequest, _segmentation_pb2.DrawObjectsResponse]  # type: ignore[assignment]
+    """Adds objects to a session, or draws known ones anew, on the frame that was sent last. Strictly durable."""
+    RemoveObject: _aio.UnaryUnaryMultiCallable[_segmentation_pb2.RemoveObjectRequest, _segmentation_pb2.RemoveObjectResponse]  # type: ignore[assignment]
+    """Strictly durable."""
     GetSession: _aio.UnaryUnaryMultiCallable[_segmentation_pb2.GetSessionRequest, _segmentation_pb2.GetSessionResponse]  # type: ignore[assignment]
     DeleteSession: _aio.UnaryUnaryMultiCallable[_segmentation_pb2.DeleteSessionRequest, _segmentation_pb2.DeleteSessionResponse]  # type: ignore[assignment]
     GetModel: _aio.UnaryUnaryMultiCallable[_segmentation_pb2.GetModelRequest, _segmentation_pb2.GetModelResponse]  # type: ignore[assignment]
@@ -81,6 +89,22 @@ class SegmentationServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_segmentation_pb2.SegmentFrameResponse, _abc.Awaitable[_segmentation_pb2.SegmentFrameResponse]]:
         """Sends one frame. Strictly durable: the response leaves once the session's state is stored."""
+
+    @_abc_1.abstractmethod
+    def DrawObjects(
+        self,
+        request: _segmentation_pb2.DrawObjectsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_segmentation_pb2.DrawObjectsResponse, _abc.Awaitable[_segmentation_pb2.DrawObjectsResponse]]:
+        """Adds objects to a session, or draws known ones anew, on the frame that was sent last. Strictly durable."""
+
+    @_abc_1.abstractmethod
+    def RemoveObject(
+        self,
+        request: _segmentation_pb2.RemoveObjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_segmentation_pb2.RemoveObjectResponse, _abc.Awaitable[_segmentation_pb2.RemoveObjectResponse]]:
+        """Strictly durable."""
 
     @_abc_1.abstractmethod
     def GetSession(

@@ -97,6 +97,18 @@ class AsyncClient:
             jpeg_quality=jpeg_quality,
         )
 
+    async def draw_objects(
+        self, session: str, frame_index: int, frame: FrameLike, mask: MaskLike, *, jpeg_quality: int | None = None
+    ) -> SessionInfo:
+        """As `Client.draw_objects`."""
+        return await asyncio.to_thread(
+            self._client.draw_objects, session, frame_index, frame, mask, jpeg_quality=jpeg_quality
+        )
+
+    async def remove_object(self, session: str, frame_index: int, object_id: int) -> SessionInfo:
+        """As `Client.remove_object`."""
+        return await asyncio.to_thread(self._client.remove_object, session, frame_index, object_id)
+
     async def session(self, session: str) -> SessionInfo:
         return await asyncio.to_thread(self._client.session, session)
 

@@ -47,6 +47,13 @@ def frame_request(
     return pb.TrackRequest(frame=pb.Frame(frame_index=frame_index, image=image), received_through=received_through)
 
 
+def draw_request(
+    session: str, frame_index: int, frame: FrameLike, mask: MaskLike, jpeg_quality: int | None
+) -> pb.DrawObjectsRequest:
+    drawing = pb.Drawing(frame_index=frame_index, frame=frame_message(frame, jpeg_quality), mask=mask_message(mask))
+    return pb.DrawObjectsRequest(session_id=session, drawing=drawing)
+
+
 def segment_request(
     session: str,
     frame_index: int,

@@ -104,6 +104,25 @@ class Client:
         with self._errors():
             return wire.tracked_frame(self._stub.SegmentFrame(request, timeout=self._timeout_s).mask)
 
+    def draw_objects(
+        self, session: str, frame_index: int, frame: FrameLike, mask: MaskLike, *, jpeg_quality: int | None = None
+    ) -> SessionInfo:
+        """Between two frames: every id of `mask`, drawn on `frame`, the one sent last (`frame_index`), is added, or
+        starts again from there where it is followed already; the others go on. Once this returns, it survives any
+        crash. After Unavailable it may be sent again."""
+        request = requests.draw_request(session, frame_index, frame, mask, jpeg_quality)
+        with self._errors():
+            return wire.session_info(self._stub.DrawObjects(request, timeout=self._timeout_s).session)
+
+    def remove_object(self, session: str, frame_index: int, object_id: int) -> SessionInfo:
+        """Follow an object no longer, from the frame after `frame_index`, the one sent last. As `draw_objects`."""
+        removal = pb.Removal(frame_index=frame_index, object_id=object_id)
+        with self._errors():
+            response = self._stub.RemoveObject(
+                pb.RemoveObjectRequest(session_id=session, removal=removal), timeout=self._timeout_s
+            )
+        return wire.session_info(response.session)
+
     def session(self, session: str) -> SessionInfo:
         with self._errors():
             response = self._stub.GetSession(pb.GetSessionRequest(session_id=session), timeout=self._timeout_s)

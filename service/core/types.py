@@ -75,10 +75,11 @@ class Durability(StrEnum):
 @dataclass(frozen=True)
 class DrawObjects:
     """Objects drawn on the frame that was sent last, which comes along: every id of `mask` is added, or starts again
-    from there where it is followed already. The others go on."""
+    from there where it is followed already. The others go on. `as_object`: all that `mask` marks is this one object."""
 
     frame: EncodedImage
     mask: EncodedImage
+    as_object: int | None = None
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def digest_of(change: ObjectChange) -> str:
     """The same for the same change, sent again."""
     if isinstance(change, RemoveObject):
         return f"remove:{change.object_id}"
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"{change.as_object}".encode())
     for image in (change.frame, change.mask):
         digest.update(f"{image.format} {image.height} {image.width} {len(image.data)}:".encode())
         digest.update(image.data)

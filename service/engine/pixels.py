@@ -28,9 +28,14 @@ class Opening:
     masks: NDArray[np.uint8]
 
 
-def read_opening(frame: EncodedImage, mask: EncodedImage, model: ModelInfo, limits: EngineLimits) -> Opening:
-    """Raises InvalidInput: an unusable picture, a mask of another size, an empty one, or too many objects."""
+def read_opening(
+    frame: EncodedImage, mask: EncodedImage, model: ModelInfo, limits: EngineLimits, as_object: int | None = None
+) -> Opening:
+    """`as_object`: all that the mask marks is this one object. Raises InvalidInput: an unusable picture, a mask of
+    another size, an empty one, or too many objects."""
     pixels, labels = decode_frame(frame, limits.images), decode_mask(mask, limits.images)
+    if as_object is not None:
+        labels = np.where(labels > 0, np.uint8(as_object), np.uint8(0))
     height, width = pixels.shape[:2]
     if labels.shape != (height, width):
         raise InvalidMask(

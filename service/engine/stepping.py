@@ -156,7 +156,9 @@ class Stepper:
         """State of the objects that are drawn, on the frame that comes along."""
         session = resident.session
         try:
-            opening, _ = await self._timed(lambda: read_opening(wanted.frame, wanted.mask, self._info, self._limits))
+            opening, _ = await self._timed(
+                lambda: read_opening(wanted.frame, wanted.mask, self._info, self._limits, wanted.as_object)
+            )
             if (opening.height, opening.width) != session.frame_size:
                 height, width = session.frame_size
                 return InvalidImage(

@@ -21,8 +21,12 @@ def first_labels() -> NDArray[np.uint8]:
     return labels
 
 
+def mask_image(labels: NDArray[np.uint8]) -> pb.Image:
+    return pb.Image(data=indexed_png(labels))
+
+
 def opening() -> pb.OpenSession:
-    return pb.OpenSession(frame=raw_image(), mask=pb.Image(data=indexed_png(first_labels())))
+    return pb.OpenSession(frame=raw_image(), mask=mask_image(first_labels()))
 
 
 def create_request() -> pb.CreateSessionRequest:

@@ -6,6 +6,7 @@ from s2spp.v1 import segmentation_pb2 as pb
 from service.core.errors import InvalidOption
 from service.core.ports import Delivered
 from service.core.types import (
+    DrawObjects,
     EncodedImage,
     ImageFormat,
     MaskFormat,
@@ -37,6 +38,11 @@ def options(message: pb.SessionOptions) -> SessionOptions:
     if message.mask_format not in _MASK_FORMATS:
         raise InvalidOption(f"unknown mask format {message.mask_format}; use one of {pb.MaskFormat.keys()}")
     return SessionOptions(mask_format=_MASK_FORMATS[message.mask_format])
+
+
+def drawing(message: pb.Drawing) -> DrawObjects:
+    """Raises InvalidOption for a format of a newer contract than this server's."""
+    return DrawObjects(image(message.frame), image(message.mask))
 
 
 def session_message(info: SessionInfo) -> pb.Session:

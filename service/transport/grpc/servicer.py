@@ -13,7 +13,7 @@ from s2spp.v1 import segmentation_pb2 as pb
 from s2spp.v1 import segmentation_pb2_grpc
 from service.core.errors import InvalidOption, Unavailable
 from service.core.ports import Engine
-from service.core.types import Durability, SessionInfo, parse_session_id
+from service.core.types import Durability, RemoveObject, SessionInfo, parse_session_id
 from service.transport.grpc import convert
 from service.transport.grpc.errors import status_of
 from service.transport.grpc.track import FrameLoop
@@ -81,6 +81,20 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
                 received_through=request.received_through if request.HasField("received_through") else None,
             )
             return pb.SegmentFrameResponse(mask=convert.mask_message(delivered))
+
+    async def DrawObjects(self, request: pb.DrawObjectsRequest, context: Context) -> pb.DrawObjectsResponse:
+        async with _errors_as_status(context):
+            session = parse_session_id(request.session_id)
+            change = convert.drawing(request.drawing)
+            info = await self._engine.change(session, request.drawing.frame_index, change, durability=Durability.STRICT)
+            return pb.DrawObjectsResponse(session=convert.session_message(info))
+
+    async def RemoveObject(self, request: pb.RemoveObjectRequest, context: Context) -> pb.RemoveObjectResponse:
+        async with _errors_as_status(context):
+            session = parse_session_id(request.session_id)
+            change = RemoveObject(request.removal.object_id)
+            info = await self._engine.change(session, request.removal.frame_index, change, durability=Durability.STRICT)
+            return pb.RemoveObjectResponse(session=convert.session_message(info))
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
         async with _errors_as_status(context):

@@ -8,19 +8,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from s2spp.v1 import segmentation_pb2 as pb
 from service.core.errors import InvalidOption, OwnershipLost
 from service.core.ports import Delivered, Engine
-from service.core.types import Durability, SessionId
+from service.core.types import Durability, ObjectChange, RemoveObject, SessionId, SessionInfo
 from service.transport.grpc import convert
 from service.transport.grpc.errors import status_of
 
 
 @dataclass(frozen=True)
 class _Pending:
+    """A frame, or a change of the objects after it, and what will be said of it."""
+
     frame_index: int
-    answer: asyncio.Task[Delivered]
+    answer: asyncio.Task[Delivered] | asyncio.Task[SessionInfo]
+    is_change: bool
 
 
 class FrameLoop:
@@ -41,21 +45,22 @@ class FrameLoop:
         self._write = write
         self._slots = asyncio.Semaphore(window)
         self._pending: asyncio.Queue[_Pending | None] = asyncio.Queue()
-        self._tasks: set[asyncio.Task[Delivered]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._answered_through = 0
 
     async def run(self) -> None:
         """Returns when the caller has half-closed and every frame is answered.
 
         Raises:
-            InvalidOption: a message was no frame; the frames before it have been answered.
+            InvalidOption: a message opened or resumed once more; those before it have been answered.
             OwnershipLost: the session is somebody else's now.
         """
         reader = asyncio.create_task(self._read())
         try:
             while (pending := await self._pending.get()) is not None:
                 await self._write(await _response(pending))
-                self._answered_through = max(self._answered_through, pending.frame_index)
+                if not pending.is_change:
+                    self._answered_through = max(self._answered_through, pending.frame_index)
                 self._slots.release()
             await reader
         finally:
@@ -70,15 +75,27 @@ class FrameLoop:
                 request = await anext(self._requests, None)
                 if request is None:
                     return
-                if request.WhichOneof("command") != "frame":
-                    raise InvalidOption("after the first message of a Track stream, every message is a frame")
-                # Tasks start in the order in which they were made, so the engine sees the frames in theirs.
-                task = asyncio.create_task(self._segment(request))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-                self._pending.put_nowait(_Pending(request.frame.frame_index, task))
+                # Tasks start in the order in which they were made, so the engine sees frames and changes in theirs.
+                pending = self._begun(request)
+                self._tasks.add(pending.answer)
+                pending.answer.add_done_callback(self._tasks.discard)
+                self._pending.put_nowait(pending)
         finally:
             self._pending.put_nowait(None)
+
+    def _begun(self, request: pb.TrackRequest) -> _Pending:
+        match request.WhichOneof("command"):
+            case "frame":
+                work = asyncio.create_task(self._segment(request))
+                return _Pending(request.frame.frame_index, work, is_change=False)
+            case "draw":
+                index, change = request.draw.frame_index, self._draw(request.draw)
+            case "remove":
+                index = request.remove.frame_index
+                change = self._change(index, RemoveObject(request.remove.object_id))
+            case _:
+                raise InvalidOption("a Track stream opens or resumes with its first message, and with no other")
+        return _Pending(index, asyncio.create_task(change), is_change=True)
 
     async def _segment(self, request: pb.TrackRequest) -> Delivered:
         stated = request.HasField("received_through")
@@ -90,12 +107,22 @@ class FrameLoop:
             received_through=request.received_through if stated else self._answered_through,
         )
 
+    async def _draw(self, drawing: pb.Drawing) -> SessionInfo:
+        return await self._change(drawing.frame_index, convert.drawing(drawing))
+
+    async def _change(self, frame_index: int, change: ObjectChange) -> SessionInfo:
+        return await self._engine.change(self._session, frame_index, change, durability=Durability.RELAXED)
+
 
 async def _response(pending: _Pending) -> pb.TrackResponse:
     """A frame that failed is an answer like any other; only losing the session ends the stream."""
     try:
-        return pb.TrackResponse(mask=convert.mask_message(await pending.answer))
+        said = await pending.answer
+        if isinstance(said, SessionInfo):
+            return pb.TrackResponse(objects=convert.session_message(said))
+        return pb.TrackResponse(mask=convert.mask_message(said))
     except OwnershipLost:
         raise
     except Exception as error:
-        return pb.TrackResponse(error=pb.FrameError(frame_index=pending.frame_index, status=status_of(error)))
+        status, index = status_of(error), pending.frame_index
+        return pb.TrackResponse(error=pb.FrameError(frame_index=index, status=status, of_change=pending.is_change))

@@ -12,6 +12,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from service.core.ports import Engine
 from service.transport.rest import problems
 from service.transport.rest.bodies import OptionsIn
+from service.transport.rest.objects import object_routes
 from service.transport.rest.operations import operation_routes
 from service.transport.rest.schemas import AnswerOut
 from service.transport.rest.sessions import model_routes, session_routes
@@ -47,6 +48,7 @@ def create_app(
     app = FastAPI(title="s2spp", version=version, description=_DESCRIPTION)
     problems.install(app)
     app.include_router(session_routes(engine, max_image_bytes))
+    app.include_router(object_routes(engine, max_image_bytes))
     app.include_router(stream_routes(engine, stream_window))
     app.include_router(model_routes(engine))
     app.include_router(operation_routes(engine, metrics))

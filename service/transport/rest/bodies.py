@@ -28,7 +28,7 @@ class OptionsIn(BaseModel):
 
 
 @dataclass(frozen=True)
-class OpenForm:
+class MarkedFrame:
     frame: EncodedImage
     mask: EncodedImage
     options: SessionOptions
@@ -54,12 +54,15 @@ async def read_body(request: Request, limit: int) -> bytes:
     return b"".join([chunk async for chunk in _limited(request, limit)])
 
 
-async def read_open_form(request: Request, max_image_bytes: int, height: int, width: int) -> OpenForm:
-    """multipart/form-data with the parts `frame`, `mask` and, if the caller likes, `options` (JSON)."""
+async def read_marked_frame(
+    request: Request, max_image_bytes: int, height: int, width: int, *, with_options: bool
+) -> MarkedFrame:
+    """multipart/form-data with the parts `frame`, `mask` and, `with_options` and if the caller likes, `options`."""
+    parts = ("frame", "mask", "options") if with_options else ("frame", "mask")
     content_type = request.headers.get("content-type", "")
     if not content_type.lower().startswith("multipart/form-data"):
         raise UnsupportedMedia(
-            f"content type {content_type!r} is not read here; send multipart/form-data: frame, mask, options"
+            f"content type {content_type!r} is not read here; send multipart/form-data: {', '.join(parts)}"
         )
     stream = _limited(request, 2 * max_image_bytes + _FORM_OVERHEAD)
     try:
@@ -67,12 +70,12 @@ async def read_open_form(request: Request, max_image_bytes: int, height: int, wi
     except MultiPartException as error:
         raise InvalidOption(f"multipart body: {error.message}") from error
     try:
-        unknown = sorted(set(form) - {"frame", "mask", "options"})
+        unknown = sorted(set(form) - set(parts))
         if unknown:
-            raise InvalidOption(f"unknown part {unknown[0]!r}; the parts are frame, mask and options")
+            raise InvalidOption(f"unknown part {unknown[0]!r}; the parts are {' and '.join(parts)}")
         frame, frame_type = await _file_part(form, "frame", max_image_bytes)
         mask, mask_type = await _file_part(form, "mask", max_image_bytes)
-        return OpenForm(
+        return MarkedFrame(
             frame=frame_image(frame, frame_type, height, width),
             mask=_mask_image(mask, mask_type),
             options=await _options_part(form),

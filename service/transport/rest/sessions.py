@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
 from service.core import errors
 from service.core.ports import Engine
 from service.core.types import Durability, SessionId, parse_session_id
-from service.transport.rest.bodies import RAW_RGB8, SNIFFED, frame_image, read_body, read_open_form
+from service.transport.rest.bodies import RAW_RGB8, SNIFFED, frame_image, read_body, read_marked_frame
 from service.transport.rest.problems import document_problems
 from service.transport.rest.schemas import (
     BINARY,
@@ -21,7 +21,7 @@ from service.transport.rest.schemas import (
     mask_headers,
 )
 
-_MAX_INDEX = 2**63 - 1  # an int64 everywhere
+MAX_INDEX = 2**63 - 1  # an int64 everywhere
 
 
 SessionText = Annotated[str, Path(description="The id that opening the session returned")]
@@ -36,10 +36,10 @@ def session_id(session: SessionText) -> SessionId:
 
 
 SessionPath = Annotated[SessionId, Depends(session_id)]
-FrameIndex = Annotated[int, Path(ge=0, le=_MAX_INDEX, description="Counts from 0, the frame of opening")]
+FrameIndex = Annotated[int, Path(ge=0, le=MAX_INDEX, description="Counts from 0, the frame of opening")]
 ReceivedThrough = Annotated[
     int | None,
-    Query(ge=0, le=_MAX_INDEX, description="The last frame whose mask you have; without it, index - 1"),
+    Query(ge=0, le=MAX_INDEX, description="The last frame whose mask you have; without it, index - 1"),
 ]
 RawHeight = Annotated[int, Query(ge=0, description=f"Rows of a raw frame ({RAW_RGB8})")]
 RawWidth = Annotated[int, Query(ge=0, description=f"Columns of a raw frame ({RAW_RGB8})")]
@@ -82,7 +82,7 @@ def session_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
     async def open_session(
         request: Request, response: Response, height: RawHeight = 0, width: RawWidth = 0
     ) -> OpenedOut:
-        form = await read_open_form(request, max_image_bytes, height, width)
+        form = await read_marked_frame(request, max_image_bytes, height, width, with_options=True)
         opened = await engine.open(form.frame, form.mask, form.options)
         response.headers["Location"] = f"{routes.prefix}/{opened.info.session}"
         return OpenedOut.of(opened)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from service.client import AsyncClient, Client
-from service.core.errors import InvalidImage, InvalidOption, Overloaded, S2sppError, Unavailable
-from service.core.types import Durability, new_session_id
+from service.core.errors import FrameGap, InvalidImage, InvalidOption, Overloaded, S2sppError, Unavailable
+from service.core.types import DrawObjects, Durability, RemoveObject, new_session_id
 from service.transport.grpc import GrpcServer
 from tests.fakes.engine import MODEL, FakeEngine, moved
 from tests.fakes.waiting import PATIENCE_S, in_thread
@@ -121,3 +121,16 @@ def test_the_sdk_needs_no_part_of_the_server() -> None:
     command = [sys.executable, "-c", check]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[4])
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+async def test_objects_are_drawn_and_removed(call: Call, engine: FakeEngine) -> None:
+    session = (await call("create_session", FRAME, LABELS)).info.session
+    drawn = np.array([[5, 0], [0, 0]], np.uint8)
+    info = await call("draw_objects", session, 0, FRAME, drawn)
+    assert info.object_ids == (3, 5) and info.next_frame == 1
+    assert (await call("remove_object", session, 0, 3)).object_ids == (5,)
+    (_, index, what, durability), (_, _, removed, _) = engine.changes
+    assert isinstance(what, DrawObjects) and what.frame.data == FRAME.tobytes() and what.as_object is None
+    assert (index, durability, removed) == (0, Durability.STRICT, RemoveObject(3))
+    with pytest.raises(FrameGap):
+        await call("remove_object", session, 4, 5)

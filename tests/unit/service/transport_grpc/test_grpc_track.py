@@ -8,13 +8,21 @@ from collections.abc import Iterable
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from s2spp.v1 import segmentation_pb2 as pb
 from service.core.errors import OwnershipLost, Unavailable
 from service.core.types import Durability, new_session_id
 from tests.fakes.engine import FakeEngine
-from tests.fakes.messages import bad_frame_request, create_request, frame_request, open_request
+from tests.fakes.messages import (
+    bad_frame_request,
+    create_request,
+    frame_request,
+    mask_image,
+    open_request,
+    raw_image,
+)
 from tests.fakes.waiting import PATIENCE_S, until
 
 WINDOW = 4
@@ -181,3 +189,27 @@ async def test_frames_of_two_streams_do_not_wait_for_each_other(engine: FakeEngi
         assert indices(await rest(other)) == [("error", 9)]
     engine.release(1)
     assert indices(await rest(slow)) == [("mask", 1)]
+
+
+async def test_objects_change_between_frames_in_the_order_of_the_messages(engine: FakeEngine, stub: Any) -> None:
+    corner = np.zeros((4, 6), np.uint8)
+    corner[0, 0] = 9
+    drawing = pb.Drawing(frame_index=1, frame=raw_image(), mask=mask_image(corner))
+    requests = [
+        frame_request(1),
+        pb.TrackRequest(draw=drawing),
+        frame_request(2),
+        pb.TrackRequest(remove=pb.Removal(frame_index=2, object_id=7)),
+        # Comes too early: refused in its place, and the stream goes on.
+        pb.TrackRequest(remove=pb.Removal(frame_index=5, object_id=1)),
+        frame_request(3),
+    ]
+    events = await rest(await begun(stub, [open_request(), *requests]))
+    kinds = [event.WhichOneof("event") for event in events]
+    assert kinds == ["session", "mask", "objects", "mask", "objects", "error", "mask"]
+    assert list(events[2].objects.object_ids) == [1, 7, 9] and list(events[4].objects.object_ids) == [1, 9]
+    assert [[o.object_id for o in events[n].mask.objects] for n in (1, 3, 6)] == [[1, 7], [1, 7, 9], [1, 9]]
+    error = events[5].error
+    assert error.of_change and error.frame_index == 5
+    assert error.status.code == grpc.StatusCode.OUT_OF_RANGE.value[0]
+    assert {durability for *_, durability in engine.changes} == {Durability.RELAXED}

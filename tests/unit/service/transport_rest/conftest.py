@@ -18,6 +18,7 @@ from service.core.types import (
     EncodedImage,
     MaskFormat,
     ModelInfo,
+    ObjectChange,
     ObjectReport,
     SessionId,
     SessionInfo,
@@ -40,6 +41,7 @@ class ScriptedEngine:
         self.opened: list[tuple[EncodedImage, EncodedImage, SessionOptions]] = []
         self.calls: list[Call] = []
         self.deleted: list[SessionId] = []
+        self.changes: list[tuple[SessionId, int, ObjectChange, Durability]] = []
         self.gates: dict[int, asyncio.Event] = {}
         self.mask_format = MaskFormat.PNG
         self.info = SessionInfo(SESSION, "fake", "d1", 4, 6, (1, 7), 1, 0, 60.0)
@@ -77,6 +79,14 @@ class ScriptedEngine:
         objects = (ObjectReport(1, 3, (1, 2, 3, 1), 0.75), ObjectReport(7, 0, (0, 0, 0, 0), 0.0))
         answer = Answer(frame_index, b"mask %d" % frame_index, self.mask_format, 4, 6, objects, 12.5)
         return Delivered(answer, committed_frame=frame_index)
+
+    async def change(
+        self, session: SessionId, frame_index: int, change: ObjectChange, *, durability: Durability
+    ) -> SessionInfo:
+        self._fail()
+        self.changes.append((session, frame_index, change, durability))
+        self.info = replace(self.info, object_ids=(*self.info.object_ids, 9))
+        return self.info
 
     async def describe(self, session: SessionId) -> SessionInfo:
         self._fail()

@@ -1,0 +1,91 @@
+"""Routes of a session's objects: drawn, drawn anew, removed, between two frames."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+
+from service.core import errors
+from service.core.ports import Engine
+from service.core.types import DrawObjects, Durability, ObjectChange, RemoveObject, SessionId
+from service.transport.rest.bodies import read_marked_frame
+from service.transport.rest.problems import document_problems
+from service.transport.rest.schemas import BINARY, SessionOut
+from service.transport.rest.sessions import MAX_INDEX, RawHeight, RawWidth, SessionPath
+
+ObjectId = Annotated[int, Path(ge=1, le=255, description="The object's id, as in masks")]
+FrameSentLast = Annotated[
+    int | None,
+    Query(
+        ge=0,
+        le=MAX_INDEX,
+        description="Index of the frame sent last. With it, the same request sent again has no further effect, and one "
+        "that comes too late is refused; without it, whichever frame was last",
+    ),
+]
+_FORM = {
+    "type": "object",
+    "required": ["frame", "mask"],
+    "properties": {
+        "frame": {**BINARY, "description": "The frame sent last, once more"},
+        "mask": {**BINARY, "description": "What is drawn on it, of its size"},
+    },
+}
+_FORM_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}}
+
+
+def object_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
+    routes = APIRouter(prefix="/v1/sessions/{session}/objects", tags=["objects"])
+    problems = document_problems(
+        errors.InvalidInput,
+        errors.InvalidImage,
+        errors.InvalidMask,
+        errors.InvalidOption,
+        errors.InputTooLarge,
+        errors.UnsupportedMedia,
+        errors.SessionUnknown,
+        errors.SessionExpired,
+        errors.FrameAcknowledged,
+        errors.FrameGap,
+        errors.Unavailable,
+    )
+
+    async def change(session: SessionId, frame_index: int | None, what: ObjectChange) -> SessionOut:
+        last = (await engine.describe(session)).next_frame - 1 if frame_index is None else frame_index
+        info = await engine.change(session, last, what, durability=Durability.STRICT)
+        return SessionOut.model_validate(info)
+
+    @routes.post("", summary="Add objects, or draw known ones anew", responses=problems, openapi_extra=_FORM_BODY)
+    async def draw_objects(
+        request: Request,
+        session: SessionPath,
+        frame_index: FrameSentLast = None,
+        height: RawHeight = 0,
+        width: RawWidth = 0,
+    ) -> SessionOut:
+        """Between two frames: the mask is drawn on the frame that was sent last, which comes along. Every id of it is
+        added, or starts again from there where it is followed already; the others go on. The answer leaves once the
+        change is stored."""
+        form = await read_marked_frame(request, max_image_bytes, height, width, with_options=False)
+        return await change(session, frame_index, DrawObjects(form.frame, form.mask))
+
+    @routes.put("/{object_id}/mask", summary="Correct one object", responses=problems, openapi_extra=_FORM_BODY)
+    async def draw_object(
+        request: Request,
+        session: SessionPath,
+        object_id: ObjectId,
+        frame_index: FrameSentLast = None,
+        height: RawHeight = 0,
+        width: RawWidth = 0,
+    ) -> SessionOut:
+        """As adding objects, but all that the mask marks, whatever its values, is this one object."""
+        form = await read_marked_frame(request, max_image_bytes, height, width, with_options=False)
+        return await change(session, frame_index, DrawObjects(form.frame, form.mask, as_object=object_id))
+
+    @routes.delete("/{object_id}", summary="Follow one object no longer", responses=problems)
+    async def remove_object(session: SessionPath, object_id: ObjectId, frame_index: FrameSentLast = None) -> SessionOut:
+        """The others go on. The last object stays: delete the session instead."""
+        return await change(session, frame_index, RemoveObject(object_id))
+
+    return routes
