@@ -274,6 +274,10 @@ Global___OpenSession: _TypeAlias = OpenSession  # noqa: Y015
 
 @_typing.final
 class ResumeSession(_message.Message):
+    """With the message's received_through, the answers to every later frame that was accepted follow the session, which
+    names the frame to send next; without it, none do.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int

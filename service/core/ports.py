@@ -13,6 +13,7 @@ from service.core.types import (
     Answer,
     Durability,
     EncodedImage,
+    Failure,
     ImageU8,
     ModelInfo,
     ObjectChange,
@@ -101,6 +102,15 @@ class Delivered:
     committed_frame: int
 
 
+@dataclass(frozen=True)
+class Resumed:
+    """`info.next_frame` is what to send next. `answers`: those of earlier frames that the caller has not taken, in
+    their order."""
+
+    info: SessionInfo
+    answers: tuple[Answer | Failure, ...]
+
+
 class Engine(Protocol):
     """The one core under every transport. Raises service.core.errors only."""
 
@@ -119,6 +129,12 @@ class Engine(Protocol):
     ) -> Delivered:
         """The next frame, or one that was sent before (same bytes back). Calls for consecutive frames may overlap; the
         order of the calls is the order of the frames. `received_through` None: frame_index - 1."""
+        ...
+
+    async def resume(self, session: SessionId, received_through: int | None) -> Resumed:
+        """Where a session stands, for a caller whose connection or server was lost: the answers after
+        `received_through`, once those under way are made too; None: none of them. SessionRolledBack when the store has
+        lost frames that the caller has masks of; FrameAcknowledged when it asks for answers that it said it had."""
         ...
 
     async def change(

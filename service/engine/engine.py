@@ -22,8 +22,9 @@ from service.core.errors import (
     Unavailable,
     error_from_reason,
 )
-from service.core.ports import Clock, Delivered, EngineObserver, Opened, SessionStore, StepQueue
+from service.core.ports import Clock, Delivered, EngineObserver, Opened, Resumed, SessionStore, StepQueue
 from service.core.types import (
+    Answer,
     Durability,
     EncodedImage,
     Failure,
@@ -105,6 +106,18 @@ class LocalEngine:
         if isinstance(outcome, Failure):
             raise error_from_reason(outcome.reason, outcome.message, dict(outcome.metadata))
         return Delivered(outcome, state.committed_frame)
+
+    async def resume(self, session: SessionId, received_through: int | None) -> Resumed:
+        resident = await self._find(session)
+        resident.session.last_used = self._clock()
+        unread = [] if received_through is None else resident.session.unread(received_through)
+        answers: list[Answer | Failure] = []
+        for entry in unread:
+            try:
+                answers.append(await self._outcome(entry))
+            except S2sppError:
+                break  # this frame and those behind it have not come: the caller sends them again
+        return Resumed(self._describe(resident), tuple(answers))
 
     async def change(
         self, session: SessionId, frame_index: int, change: ObjectChange, *, durability: Durability

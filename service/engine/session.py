@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field, replace
 
-from service.core.errors import FrameAcknowledged, FrameGap, Overloaded, S2sppError
+from service.core.errors import FrameAcknowledged, FrameGap, Overloaded, S2sppError, SessionRolledBack
 from service.core.types import (
     Answer,
     Failure,
@@ -155,6 +155,28 @@ class Session:
         if entry is not None and isinstance(entry.outcome, Failure) and index == self.next_frame - 1:
             return None  # the caller prefers to send the bad frame's index again
         return entry
+
+    def unread(self, received_through: int) -> list[Entry]:
+        """What is in the outbox after `received_through`.
+
+        Raises:
+            SessionRolledBack: more was taken than is known here.
+            FrameAcknowledged: some of it was acknowledged, and is gone.
+        """
+        if received_through >= self.next_frame:
+            raise SessionRolledBack(
+                f"masks through frame {received_through} were taken, but the store has this session as of frame "
+                f"{self.next_frame - 1} only: it has lost writes. Go on from there, or open a new session",
+                frame_index=self.next_frame - 1,
+            )
+        if received_through < self.received_through:
+            raise FrameAcknowledged(
+                f"answers after frame {received_through} are asked for, but those through {self.received_through} were "
+                "acknowledged before",
+                expected=self.received_through + 1,
+            )
+        self._acknowledge(received_through)
+        return [self.outbox[index] for index in range(received_through + 1, self.next_frame)]
 
     def accept(self, index: int) -> tuple[Entry, Turn, Turn]:
         """Register frame `index` (as `find` allowed): its entry, the turn before it, and its own."""

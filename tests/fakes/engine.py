@@ -15,7 +15,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from service.core.errors import FrameGap, InvalidImage, InvalidMask, SessionUnknown
-from service.core.ports import Delivered, Opened
+from service.core.ports import Delivered, Opened, Resumed
 from service.core.types import (
     Answer,
     Durability,
@@ -129,6 +129,12 @@ class FakeEngine:
             raise
         finally:
             self.in_flight -= 1
+
+    async def resume(self, session: SessionId, received_through: int | None) -> Resumed:
+        state = self._session(session)
+        first = state.next_frame if received_through is None else received_through + 1
+        answers = tuple(answer(state, index) for index in range(first, state.next_frame))
+        return Resumed(await self.describe(session), answers)
 
     async def change(
         self, session: SessionId, frame_index: int, change: ObjectChange, *, durability: Durability

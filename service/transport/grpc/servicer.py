@@ -12,11 +12,11 @@ from grpc_status import rpc_status
 from s2spp.v1 import segmentation_pb2 as pb
 from s2spp.v1 import segmentation_pb2_grpc
 from service.core.errors import InvalidOption, Unavailable
-from service.core.ports import Engine
-from service.core.types import Durability, RemoveObject, SessionInfo, parse_session_id
+from service.core.ports import Engine, Resumed
+from service.core.types import Durability, RemoveObject, parse_session_id
 from service.transport.grpc import convert
 from service.transport.grpc.errors import status_of
-from service.transport.grpc.track import FrameLoop
+from service.transport.grpc.track import FrameLoop, replayed
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -43,22 +43,25 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
         self, request_iterator: AsyncIterator[pb.TrackRequest], context: Context
     ) -> None:
         async with _errors_as_status(context):
-            session = await self._begin(await anext(request_iterator, pb.TrackRequest()))
-            await context.write(pb.TrackResponse(session=convert.session_message(session)))
-            await FrameLoop(self._engine, session.session, request_iterator, context.write, self._window).run()
+            begun = await self._begin(await anext(request_iterator, pb.TrackRequest()))
+            session = begun.info.session
+            await context.write(pb.TrackResponse(session=convert.session_message(begun.info)))
+            for answer in begun.answers:
+                await context.write(replayed(answer, begun.info.committed_frame))
+            await FrameLoop(self._engine, session, request_iterator, context.write, self._window).run()
 
-    async def _begin(self, first: pb.TrackRequest) -> SessionInfo:
+    async def _begin(self, first: pb.TrackRequest) -> Resumed:
         match first.WhichOneof("command"):
             case "open":
-                return (
-                    await self._engine.open(
-                        convert.image(first.open.frame),
-                        convert.image(first.open.mask),
-                        convert.options(first.open.options),
-                    )
-                ).info
+                opened = await self._engine.open(
+                    convert.image(first.open.frame),
+                    convert.image(first.open.mask),
+                    convert.options(first.open.options),
+                )
+                return Resumed(opened.info, ())
             case "resume":
-                return await self._engine.describe(parse_session_id(first.resume.session_id))
+                taken = first.received_through if first.HasField("received_through") else None
+                return await self._engine.resume(parse_session_id(first.resume.session_id), taken)
             case _:
                 raise InvalidOption("the first message of a Track stream must be `open` or `resume`")
 

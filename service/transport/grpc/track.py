@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from s2spp.v1 import segmentation_pb2 as pb
-from service.core.errors import InvalidOption, OwnershipLost
+from service.core.errors import InvalidOption, OwnershipLost, error_from_reason
 from service.core.ports import Delivered, Engine
-from service.core.types import Durability, ObjectChange, RemoveObject, SessionId, SessionInfo
+from service.core.types import Answer, Durability, Failure, ObjectChange, RemoveObject, SessionId, SessionInfo
 from service.transport.grpc import convert
 from service.transport.grpc.errors import status_of
 
@@ -112,6 +112,14 @@ class FrameLoop:
 
     async def _change(self, frame_index: int, change: ObjectChange) -> SessionInfo:
         return await self._engine.change(self._session, frame_index, change, durability=Durability.RELAXED)
+
+
+def replayed(answer: Answer | Failure, committed_frame: int) -> pb.TrackResponse:
+    """An answer that was made before this stream."""
+    if isinstance(answer, Answer):
+        return pb.TrackResponse(mask=convert.mask_message(Delivered(answer, committed_frame)))
+    error = error_from_reason(answer.reason, answer.message, dict(answer.metadata))
+    return pb.TrackResponse(error=pb.FrameError(frame_index=answer.frame_index, status=status_of(error)))
 
 
 async def _response(pending: _Pending) -> pb.TrackResponse:

@@ -157,6 +157,17 @@ async def test_resume_names_the_next_frame_and_goes_on(engine: FakeEngine, stub:
     assert indices(events) == [("mask", 3)]
 
 
+async def test_resume_gives_the_answers_that_were_not_taken(engine: FakeEngine, stub: Any) -> None:
+    session = (await stub.CreateSession(create_request())).session.session_id
+    resume = pb.TrackRequest(resume=pb.ResumeSession(session_id=session))
+    first = await rest(await begun(stub, [resume, *(frame_request(index) for index in (1, 2, 3))]))
+    resume.received_through = 1
+    events = await rest(await begun(stub, [resume, frame_request(4)]))
+    assert events[0].session.next_frame == 4
+    assert indices(events) == [("mask", 2), ("mask", 3), ("mask", 4)]
+    assert [event.mask.data for event in events[1:3]] == [event.mask.data for event in first[2:]]
+
+
 async def test_resume_of_an_unknown_session(stub: Any) -> None:
     call = await begun(stub, [pb.TrackRequest(resume=pb.ResumeSession(session_id=new_session_id()))])
     with pytest.raises(grpc.aio.AioRpcError) as caught:
