@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from service.client import AsyncClient, Client, TrackedFrame
+    from service.client import AsyncClient, Client, Draw, Remove, TrackedFrame
 
-__all__ = ["AsyncClient", "Client", "TrackedFrame"]
+__all__ = ["AsyncClient", "Client", "Draw", "Remove", "TrackedFrame"]
 
 
 def __getattr__(name: str) -> Any:

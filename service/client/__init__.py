@@ -2,7 +2,8 @@
 
 from service.client.aio import AsyncClient
 from service.client.images import FrameLike, MaskLike
+from service.client.requests import Draw, Remove
 from service.client.sync import Client
 from service.client.wire import TrackedFrame
 
-__all__ = ["AsyncClient", "Client", "FrameLike", "MaskLike", "TrackedFrame"]
+__all__ = ["AsyncClient", "Client", "Draw", "FrameLike", "MaskLike", "Remove", "TrackedFrame"]

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from service.client import requests
+from service.client.feed import TrackItem
 from service.client.images import FrameLike, MaskLike
 from service.client.stream import OnFrameError, result_of
 from service.client.sync import Client
@@ -22,9 +23,11 @@ _END: Any = object()
 class AsyncClient:
     """The twin of `Client`: the same calls, results and errors."""
 
-    def __init__(self, target: str, *, timeout_s: float = requests.TIMEOUT_S) -> None:
-        """`timeout_s`: how long any call but `track` may take. Connects with the first call."""
-        self._client = Client(target, timeout_s=timeout_s)
+    def __init__(
+        self, target: str, *, timeout_s: float = requests.TIMEOUT_S, retry_for_s: float = requests.RETRY_FOR_S
+    ) -> None:
+        """As `Client`."""
+        self._client = Client(target, timeout_s=timeout_s, retry_for_s=retry_for_s)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._client.close)
@@ -39,7 +42,7 @@ class AsyncClient:
 
     async def track(
         self,
-        frames: Iterable[FrameLike] | AsyncIterable[FrameLike],
+        frames: Iterable[TrackItem] | AsyncIterable[TrackItem],
         first_mask: MaskLike,
         *,
         mask_format: MaskFormat = MaskFormat.PNG,
@@ -122,13 +125,13 @@ class AsyncClient:
 class _FromLoop:
     """An asynchronous source of the caller's event loop, as an iterator for another thread."""
 
-    def __init__(self, frames: AsyncIterable[FrameLike], loop: asyncio.AbstractEventLoop) -> None:
-        self._frames: AsyncIterator[FrameLike] = aiter(frames)
+    def __init__(self, frames: AsyncIterable[TrackItem], loop: asyncio.AbstractEventLoop) -> None:
+        self._frames: AsyncIterator[TrackItem] = aiter(frames)
         self._loop = loop
-        self._waiting: Future[FrameLike] | None = None
+        self._waiting: Future[TrackItem] | None = None
         self._cancelled = False
 
-    def __iter__(self) -> Iterator[FrameLike]:
+    def __iter__(self) -> Iterator[TrackItem]:
         while True:
             self._waiting = asyncio.run_coroutine_threadsafe(self._next(), self._loop)
             if self._cancelled:
@@ -144,6 +147,6 @@ class _FromLoop:
         if self._waiting is not None:
             self._waiting.cancel()
 
-    async def _next(self) -> FrameLike:
+    async def _next(self) -> TrackItem:
         # StopAsyncIteration cannot leave a coroutine, so the end is a value.
         return await anext(self._frames, _END)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from s2spp.v1 import segmentation_pb2 as pb
 from service.client.images import FrameLike, MaskLike, frame_message, mask_message
 from service.core.types import MaskFormat
@@ -17,6 +19,8 @@ TIMEOUT_S = 30.0
 """How long a unary call may take."""
 WINDOW = 8
 """Frames of a stream that may be under way: fetched, and their masks not yet taken."""
+RETRY_FOR_S = 60.0
+"""How long a stream that was lost is tried to be taken up again."""
 FORGET_TIMEOUT_S = 2.0
 """How long leaving a stream may take to delete its session; one left behind expires by itself."""
 
@@ -45,6 +49,28 @@ def frame_request(
 ) -> pb.TrackRequest:
     image = frame_message(frame, jpeg_quality)
     return pb.TrackRequest(frame=pb.Frame(frame_index=frame_index, image=image), received_through=received_through)
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """Among the frames of `track`: objects drawn on the frame before it. Every id of `mask` is added, or starts again
+    from there where it is followed already; the others go on."""
+
+    mask: MaskLike
+
+
+@dataclass(frozen=True)
+class Remove:
+    """Among the frames of `track`: from the next frame on this object is followed no longer."""
+
+    object_id: int
+
+
+def change_request(frame_index: int, frame: pb.Image, change: Draw | Remove) -> pb.TrackRequest:
+    """`frame`: the one of that index."""
+    if isinstance(change, Remove):
+        return pb.TrackRequest(remove=pb.Removal(frame_index=frame_index, object_id=change.object_id))
+    return pb.TrackRequest(draw=pb.Drawing(frame_index=frame_index, frame=frame, mask=mask_message(change.mask)))
 
 
 def draw_request(

@@ -1,4 +1,6 @@
-"""One `Track` call: sends frames ahead, takes answers as they come. Both clients iterate it.
+"""A session followed through `Track` calls: frames go ahead, answers are taken as they come. Both clients iterate it.
+
+A call that breaks off is followed by another that resumes: nothing is lost, and nothing comes twice.
 
 It stands on gRPC's blocking API, which keeps the server's status: grpc.aio loses it when a write fails as the
 server ends the stream (grpc issue 36066).
@@ -7,6 +9,7 @@ server ends the stream (grpc issue 36066).
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,13 +20,16 @@ from s2spp.v1 import segmentation_pb2 as pb
 from s2spp.v1 import segmentation_pb2_grpc
 from service.client import requests, wire
 from service.client.errors import error_from_call, error_from_frame
-from service.client.images import FrameLike, MaskLike, labels_of
+from service.client.feed import Attempt, Feed, TrackItem
+from service.client.images import MaskLike, labels_of
 from service.client.wire import TrackedFrame
-from service.core.errors import InvalidOption, S2sppError
+from service.core.errors import S2sppError, Unavailable
 from service.core.types import MaskFormat
 
 OnFrameError = Callable[[int, S2sppError], None]
-"""Told the index of a frame that the server could not use, and why."""
+"""Told the index of a frame that the server could not use, or after which objects could not be changed, and why."""
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,16 @@ def result_of(outcome: Outcome, on_frame_error: OnFrameError | None) -> TrackedF
     return None
 
 
+class _Interrupted(Exception):
+    """The server went away, or could not answer now: the session may be taken up again."""
+
+    def __init__(self, problem: S2sppError) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
 class Stream:
-    """Iterating opens the stream and gives one outcome per frame. Asking for the next takes the one before.
+    """Iterating opens the session and gives one outcome per frame. Asking for the next takes the one before.
 
     `close` ends it at any time, from any thread, and deletes the session, whose id nobody else has.
     """
@@ -55,43 +69,87 @@ class Stream:
         self,
         stub: segmentation_pb2_grpc.SegmentationStub,
         target: str,
-        frames: Iterable[FrameLike],
+        items: Iterable[TrackItem],
         first_mask: MaskLike,
         mask_format: MaskFormat,
         jpeg_quality: int | None,
+        retry_for_s: float,
     ) -> None:
         self._stub = stub
         self._target = target
         self._first_mask = first_mask
-        self._feed = _Feed(frames, first_mask, mask_format, jpeg_quality)
+        self._retry_for_s = retry_for_s
+        self._feed = Feed(items, first_mask, mask_format, jpeg_quality)
         self._call: grpc.Call | None = None
         self._session = ""
+        self._closing = threading.Event()
+        self._lost_since: float | None = None
 
     def __iter__(self) -> Iterator[Outcome]:
-        opening = self._feed.opening()
-        self._call = call = self._stub.Track(self._feed.requests(opening))
+        first = self._feed.opening()
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                yield from self._follow(first)
+                break
+            except _Interrupted as interruption:
+                now = time.monotonic()
+                if self._lost_since is None:
+                    self._lost_since, pause_s = now, _FIRST_PAUSE_S
+                if now - self._lost_since > self._retry_for_s or self._closing.wait(pause_s):
+                    # The session expires by itself.
+                    self._session = ""
+                    raise interruption.problem from interruption
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                resume = pb.ResumeSession(session_id=self._session)
+                first = pb.TrackRequest(resume=resume, received_through=self._feed.received_through)
+        self._feed.raise_failure()
+
+    def _follow(self, first: pb.TrackRequest) -> Iterator[Outcome]:
+        """One call, until everything is answered. Raises _Interrupted."""
+        attempt = Attempt()
+        self._call = call = self._stub.Track(self._feed.requests(first, attempt))
         if self._feed.closed:
             # Cancelled from another thread while there was no call yet.
             call.cancel()
         try:
             for event in call:
                 if event.HasField("session"):
+                    opened = not self._session
                     self._session = event.session.session_id
-                    yield wire.first_frame(labels_of(self._first_mask), event.session)
+                    attempt.begin(event.session.next_frame)
+                    if opened:
+                        yield wire.first_frame(labels_of(self._first_mask), event.session)
                 elif event.HasField("mask"):
+                    self._lost_since = None
+                    self._feed.committed(event.mask.committed_frame)
                     yield wire.tracked_frame(event.mask)
                     self._feed.taken(event.mask.frame_index)
-                else:
-                    yield FrameFailure(event.error.frame_index, error_from_frame(event.error))
-                    self._feed.taken(event.error.frame_index)
+                elif event.HasField("error"):
+                    yield from self._failed(event.error)
         except grpc.RpcError as error:
+            problem = error_from_call(error, self._target)
+            if self._session and isinstance(problem, Unavailable) and not self._feed.closed:
+                raise _Interrupted(problem) from error
             # The server is away, or the session is no longer ours to delete.
             self._session = ""
-            raise error_from_call(error, self._target) from error
-        self._feed.raise_failure()
+            raise problem from error
+        finally:
+            attempt.end()
+            call.cancel()
+
+    def _failed(self, answer: pb.FrameError) -> Iterator[Outcome]:
+        error = error_from_frame(answer)
+        if isinstance(error, Unavailable):
+            # Its index is open again, and so are those behind it.
+            raise _Interrupted(error)
+        yield FrameFailure(answer.frame_index, error)
+        if not answer.of_change:
+            self._feed.taken(answer.frame_index)
 
     def cancel(self) -> None:
         """Wakes whoever waits for an outcome or for room to send."""
+        self._closing.set()
         self._feed.close()
         if self._call is not None:
             self._call.cancel()
@@ -104,58 +162,3 @@ class Stream:
                 self._stub.DeleteSession(
                     pb.DeleteSessionRequest(session_id=self._session), timeout=requests.FORGET_TIMEOUT_S
                 )
-
-
-class _Feed:
-    """The sending half. gRPC runs it in a thread of its own, so that waiting for a slow source never holds
-    back a mask that has arrived."""
-
-    def __init__(
-        self,
-        frames: Iterable[FrameLike],
-        first_mask: MaskLike,
-        mask_format: MaskFormat,
-        jpeg_quality: int | None,
-    ) -> None:
-        self._frames = iter(frames)
-        self._first_mask = first_mask
-        self._mask_format = mask_format
-        self._jpeg_quality = jpeg_quality
-        self._slots = threading.Semaphore(requests.WINDOW)
-        self._received_through = 0
-        self.closed = False
-        self._failure: Exception | None = None
-
-    def opening(self) -> pb.TrackRequest:
-        """The first frame, fetched where its failure is heard at once."""
-        try:
-            first = next(self._frames)
-        except StopIteration:
-            raise InvalidOption("there are no frames: the first one belongs to first_mask") from None
-        return requests.open_request(first, self._first_mask, self._mask_format, self._jpeg_quality)
-
-    def requests(self, opening: pb.TrackRequest) -> Iterator[pb.TrackRequest]:
-        yield opening
-        try:
-            # A slot comes before its frame: one fetched earlier would be stale when its turn comes.
-            self._slots.acquire()
-            for frame_index, frame in enumerate(self._frames, 1):
-                yield requests.frame_request(frame_index, frame, self._jpeg_quality, self._received_through)
-                self._slots.acquire()
-                if self.closed:
-                    return
-        except Exception as error:
-            # Half-closes the stream: frames already sent are answered before the caller hears of this.
-            self._failure = error
-
-    def taken(self, frame_index: int) -> None:
-        self._received_through = frame_index
-        self._slots.release()
-
-    def raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-
-    def close(self) -> None:
-        self.closed = True
-        self._slots.release()

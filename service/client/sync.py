@@ -13,6 +13,7 @@ from s2spp.v1 import segmentation_pb2 as pb
 from s2spp.v1 import segmentation_pb2_grpc
 from service.client import requests, wire
 from service.client.errors import error_from_call
+from service.client.feed import TrackItem
 from service.client.images import FrameLike, MaskLike
 from service.client.stream import OnFrameError, Stream, result_of
 from service.client.wire import TrackedFrame
@@ -27,10 +28,14 @@ class Client:
     when it cannot be reached.
     """
 
-    def __init__(self, target: str, *, timeout_s: float = requests.TIMEOUT_S) -> None:
-        """`timeout_s`: how long any call but `track` may take. Connects with the first call."""
+    def __init__(
+        self, target: str, *, timeout_s: float = requests.TIMEOUT_S, retry_for_s: float = requests.RETRY_FOR_S
+    ) -> None:
+        """`timeout_s`: how long any call but `track` may take. `retry_for_s`: how long `track` tries to go on with a
+        session that was open when the server went away. Connects with the first call."""
         self._target = target
         self._timeout_s = timeout_s
+        self._retry_for_s = retry_for_s
         self._channel = grpc.insecure_channel(target, requests.CHANNEL_OPTIONS)
         self._stub = segmentation_pb2_grpc.SegmentationStub(self._channel)
 
@@ -47,7 +52,7 @@ class Client:
 
     def track(
         self,
-        frames: Iterable[FrameLike],
+        frames: Iterable[TrackItem],
         first_mask: MaskLike,
         *,
         mask_format: MaskFormat = MaskFormat.PNG,
@@ -59,6 +64,10 @@ class Client:
         Yields one result per frame in their order, each as soon as it is there; the first one's labels are
         the mask that was given. `frames` is read in a thread of its own and may be endless or a live source;
         it is at most a few frames ahead of the results taken. The session lives as long as the iteration.
+
+        Where the server goes away and comes back, it goes on where it was: every frame is answered once, in order.
+        Frames are kept until the server has stored what came of them. Among the frames there may be `Draw` and
+        `Remove`, which change the objects from there on.
 
         Args:
             mask_format: how masks travel: PNG and RLE are small, RAW costs no coding, PROBABILITY says how sure.
@@ -138,13 +147,13 @@ class Client:
 
     def stream(
         self,
-        frames: Iterable[FrameLike],
+        frames: Iterable[TrackItem],
         first_mask: MaskLike,
         mask_format: MaskFormat,
         jpeg_quality: int | None,
     ) -> Stream:
         """What `track` iterates, for callers that close it from another thread."""
-        return Stream(self._stub, self._target, frames, first_mask, mask_format, jpeg_quality)
+        return Stream(self._stub, self._target, frames, first_mask, mask_format, jpeg_quality, self._retry_for_s)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -126,19 +126,28 @@ class Engine(Protocol):
         *,
         durability: Durability,
         received_through: int | None = None,
+        stream: str | None = None,
     ) -> Delivered:
         """The next frame, or one that was sent before (same bytes back). Calls for consecutive frames may overlap; the
-        order of the calls is the order of the frames. `received_through` None: frame_index - 1."""
+        order of the calls is the order of the frames. `received_through` None: frame_index - 1. `stream`: who sends, by
+        any name of its own; OwnershipLost once another one has resumed the session."""
         ...
 
-    async def resume(self, session: SessionId, received_through: int | None) -> Resumed:
+    async def resume(self, session: SessionId, received_through: int | None, stream: str | None = None) -> Resumed:
         """Where a session stands, for a caller whose connection or server was lost: the answers after
         `received_through`, once those under way are made too; None: none of them. SessionRolledBack when the store has
-        lost frames that the caller has masks of; FrameAcknowledged when it asks for answers that it said it had."""
+        lost frames that the caller has masks of; FrameAcknowledged when it asks for answers that it said it had. From
+        now on the session is `stream`'s."""
         ...
 
     async def change(
-        self, session: SessionId, frame_index: int, change: ObjectChange, *, durability: Durability
+        self,
+        session: SessionId,
+        frame_index: int,
+        change: ObjectChange,
+        *,
+        durability: Durability,
+        stream: str | None = None,
     ) -> SessionInfo:
         """Change the objects after frame `frame_index`, the last one sent (0: the first), and before the next. The same
         change sent again while no frame has followed has no further effect. Like frames, calls may overlap those

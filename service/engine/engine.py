@@ -92,11 +92,13 @@ class LocalEngine:
         *,
         durability: Durability,
         received_through: int | None = None,
+        stream: str | None = None,
     ) -> Delivered:
         resident = await self._find(session)
         # From here to the acceptance nothing may wait: the order of the calls is the order of the frames.
         self._refuse_if_closed()
         state = resident.session
+        state.claim(stream)
         state.last_used = self._clock()
         entry = state.find(frame_index, received_through, self._limits.window)
         if entry is None:
@@ -107,10 +109,12 @@ class LocalEngine:
             raise error_from_reason(outcome.reason, outcome.message, dict(outcome.metadata))
         return Delivered(outcome, state.committed_frame)
 
-    async def resume(self, session: SessionId, received_through: int | None) -> Resumed:
+    async def resume(self, session: SessionId, received_through: int | None, stream: str | None = None) -> Resumed:
         resident = await self._find(session)
-        resident.session.last_used = self._clock()
-        unread = [] if received_through is None else resident.session.unread(received_through)
+        state = resident.session
+        state.last_used = self._clock()
+        unread = [] if received_through is None else state.unread(received_through)
+        state.stream = stream or state.stream
         answers: list[Answer | Failure] = []
         for entry in unread:
             try:
@@ -120,12 +124,19 @@ class LocalEngine:
         return Resumed(self._describe(resident), tuple(answers))
 
     async def change(
-        self, session: SessionId, frame_index: int, change: ObjectChange, *, durability: Durability
+        self,
+        session: SessionId,
+        frame_index: int,
+        change: ObjectChange,
+        *,
+        durability: Durability,
+        stream: str | None = None,
     ) -> SessionInfo:
         resident = await self._find(session)
         # As for frames: nothing may wait from here to the acceptance.
         self._refuse_if_closed()
         state, digest = resident.session, digest_of(change)
+        state.claim(stream)
         state.last_used = self._clock()
         accepted = state.find_change(frame_index, digest)
         if accepted is None:

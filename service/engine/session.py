@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field, replace
 
-from service.core.errors import FrameAcknowledged, FrameGap, Overloaded, S2sppError, SessionRolledBack
+from service.core.errors import FrameAcknowledged, FrameGap, Overloaded, OwnershipLost, S2sppError, SessionRolledBack
 from service.core.types import (
     Answer,
     Failure,
@@ -73,6 +73,8 @@ class Session:
         self._changing, self._constant = tuple(snapshot.state_changing), tuple(snapshot.state_constant)
         self.size = size
         self.last_used = now
+        self.stream: str | None = None
+        """The stream that sends frames, None before the first of this process."""
         self.next_frame = snapshot.next_frame
         self.received_through = snapshot.received_through
         self.outbox = {kept.frame_index: Entry(kept.frame_index, kept) for kept in snapshot.outbox}
@@ -189,6 +191,14 @@ class Session:
         self.changes = {}
         self._tail = turn
         return entry, before, turn
+
+    def claim(self, stream: str | None) -> None:
+        """Raises OwnershipLost for a stream when the session is another one's."""
+        if stream is None or stream == self.stream:
+            return
+        if self.stream is not None:
+            raise OwnershipLost("a newer stream has resumed this session; this one has no say in it any more")
+        self.stream = stream
 
     def find_change(self, index: int, digest: str) -> Change | None:
         """The change that was made already, or None when it is to be accepted now.

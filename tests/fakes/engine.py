@@ -73,6 +73,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.sessions: dict[SessionId, FakeSession] = {}
         self.calls: list[Call] = []
+        self.streams: list[str | None] = []
         self.opened: list[tuple[EncodedImage, EncodedImage, SessionOptions]] = []
         self.deleted: list[SessionId] = []
         self.changes: list[tuple[SessionId, int, ObjectChange, Durability]] = []
@@ -109,7 +110,9 @@ class FakeEngine:
         *,
         durability: Durability,
         received_through: int | None = None,
+        stream: str | None = None,
     ) -> Delivered:
+        self.streams.append(stream)
         self.calls.append(Call(session, frame_index, frame, durability, received_through))
         state = self._session(session)
         if frame_index != state.next_frame:
@@ -130,14 +133,20 @@ class FakeEngine:
         finally:
             self.in_flight -= 1
 
-    async def resume(self, session: SessionId, received_through: int | None) -> Resumed:
+    async def resume(self, session: SessionId, received_through: int | None, stream: str | None = None) -> Resumed:
         state = self._session(session)
         first = state.next_frame if received_through is None else received_through + 1
         answers = tuple(answer(state, index) for index in range(first, state.next_frame))
         return Resumed(await self.describe(session), answers)
 
     async def change(
-        self, session: SessionId, frame_index: int, change: ObjectChange, *, durability: Durability
+        self,
+        session: SessionId,
+        frame_index: int,
+        change: ObjectChange,
+        *,
+        durability: Durability,
+        stream: str | None = None,
     ) -> SessionInfo:
         self.changes.append((session, frame_index, change, durability))
         state = self._session(session)

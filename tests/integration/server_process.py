@@ -19,9 +19,12 @@ Found = TypeVar("Found")
 
 
 class ServerProcess(EmbeddedServer):
-    """`client` talks to it; `start` after `kill` or `stop` is a restart."""
+    """`client` talks to it; `start` after `kill` or `stop` is a restart, on the same ports."""
 
     def start(self) -> None:
+        for option, address in (("--http-port", self.http), ("--grpc-port", self.grpc)):
+            if address:
+                self._command[self._command.index(option) + 1] = address.rpartition(":")[2]
         super().start()
         self.client = httpx.Client(base_url=self.http, timeout=30)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -43,14 +44,15 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
         self, request_iterator: AsyncIterator[pb.TrackRequest], context: Context
     ) -> None:
         async with _errors_as_status(context):
-            begun = await self._begin(await anext(request_iterator, pb.TrackRequest()))
+            stream = secrets.token_hex(8)
+            begun = await self._begin(await anext(request_iterator, pb.TrackRequest()), stream)
             session = begun.info.session
             await context.write(pb.TrackResponse(session=convert.session_message(begun.info)))
             for answer in begun.answers:
                 await context.write(replayed(answer, begun.info.committed_frame))
-            await FrameLoop(self._engine, session, request_iterator, context.write, self._window).run()
+            await FrameLoop(self._engine, session, stream, request_iterator, context.write, self._window).run()
 
-    async def _begin(self, first: pb.TrackRequest) -> Resumed:
+    async def _begin(self, first: pb.TrackRequest, stream: str) -> Resumed:
         match first.WhichOneof("command"):
             case "open":
                 opened = await self._engine.open(
@@ -61,7 +63,7 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
                 return Resumed(opened.info, ())
             case "resume":
                 taken = first.received_through if first.HasField("received_through") else None
-                return await self._engine.resume(parse_session_id(first.resume.session_id), taken)
+                return await self._engine.resume(parse_session_id(first.resume.session_id), taken, stream)
             case _:
                 raise InvalidOption("the first message of a Track stream must be `open` or `resume`")
 

@@ -35,12 +35,14 @@ class FrameLoop:
         self,
         engine: Engine,
         session: SessionId,
+        stream: str,
         requests: AsyncIterator[pb.TrackRequest],
         write: Callable[[pb.TrackResponse], Awaitable[None]],
         window: int,
     ) -> None:
         self._engine = engine
         self._session = session
+        self._stream = stream
         self._requests = requests
         self._write = write
         self._slots = asyncio.Semaphore(window)
@@ -105,13 +107,16 @@ class FrameLoop:
             convert.image(request.frame.image),
             durability=Durability.RELAXED,
             received_through=request.received_through if stated else self._answered_through,
+            stream=self._stream,
         )
 
     async def _draw(self, drawing: pb.Drawing) -> SessionInfo:
         return await self._change(drawing.frame_index, convert.drawing(drawing))
 
     async def _change(self, frame_index: int, change: ObjectChange) -> SessionInfo:
-        return await self._engine.change(self._session, frame_index, change, durability=Durability.RELAXED)
+        return await self._engine.change(
+            self._session, frame_index, change, durability=Durability.RELAXED, stream=self._stream
+        )
 
 
 def replayed(answer: Answer | Failure, committed_frame: int) -> pb.TrackResponse:

@@ -44,11 +44,11 @@ async def track(kind: str, target: str, *arguments: Any, **options: Any) -> list
     if kind == "sync":
 
         def follow() -> list[TrackedFrame]:
-            with Client(target) as client:
+            with Client(target, retry_for_s=0.3) as client:
                 return list(client.track(*arguments, **options))
 
         return await in_thread(follow)
-    async with asyncio.timeout(PATIENCE_S), AsyncClient(target) as client:
+    async with asyncio.timeout(PATIENCE_S), AsyncClient(target, retry_for_s=0.3) as client:
         return [frame async for frame in client.track(*arguments, **options)]
 
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 from engine_world import RELAXED, World, raw_frame
 
-from service.core.errors import FrameAcknowledged, S2sppError, SessionRolledBack
-from service.core.types import EncodedImage, Failure
+from service.core.errors import FrameAcknowledged, OwnershipLost, S2sppError, SessionRolledBack
+from service.core.types import EncodedImage, Failure, RemoveObject
 
 
 @pytest.fixture
@@ -86,3 +86,23 @@ async def test_what_was_acknowledged_does_not_come_again(world: World) -> None:
         await world.post(session, index)
     with pytest.raises(FrameAcknowledged, match="through 2"):
         await world.engine.resume(session, 0)
+
+
+async def test_the_newest_stream_has_the_session(world: World) -> None:
+    session = await world.open()
+
+    async def send(index: int, stream: str | None) -> None:
+        await world.engine.segment(session, index, raw_frame(index), durability=RELAXED, stream=stream)
+
+    await send(1, "old")
+    await world.engine.resume(session, 1, "new")
+    with pytest.raises(OwnershipLost):
+        await send(2, "old")
+    with pytest.raises(OwnershipLost):
+        await world.engine.change(session, 1, RemoveObject(1), durability=RELAXED, stream="old")
+    await send(2, "new")
+    # Single calls name no stream. After a restart whoever comes first has it.
+    await send(3, None)
+    await world.engine.close()
+    world.crash()
+    await send(4, "old")

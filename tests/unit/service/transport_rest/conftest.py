@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from service.core.errors import FrameAcknowledged, FrameGap, InvalidImage
-from service.core.ports import Delivered, Opened
+from service.core.ports import Delivered, Opened, Resumed
 from service.core.types import (
     Answer,
     Durability,
@@ -64,6 +64,7 @@ class ScriptedEngine:
         *,
         durability: Durability,
         received_through: int | None = None,
+        stream: str | None = None,
     ) -> Delivered:
         self._fail()
         self.calls.append(Call(session, frame_index, frame, durability, received_through))
@@ -80,8 +81,18 @@ class ScriptedEngine:
         answer = Answer(frame_index, b"mask %d" % frame_index, self.mask_format, 4, 6, objects, 12.5)
         return Delivered(answer, committed_frame=frame_index)
 
+    async def resume(self, session: SessionId, received_through: int | None, stream: str | None = None) -> Resumed:
+        self._fail()
+        return Resumed(self.info, ())
+
     async def change(
-        self, session: SessionId, frame_index: int, change: ObjectChange, *, durability: Durability
+        self,
+        session: SessionId,
+        frame_index: int,
+        change: ObjectChange,
+        *,
+        durability: Durability,
+        stream: str | None = None,
     ) -> SessionInfo:
         self._fail()
         self.changes.append((session, frame_index, change, durability))

@@ -1,0 +1,156 @@
+"""The sending half of a `Track` call. gRPC runs it in a thread of its own, so that waiting for a slow source never
+holds back a mask that has arrived.
+
+What was sent is kept until the server says that it is committed: a call that broke off is followed by another one,
+which begins with what the server has not got."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from s2spp.v1 import segmentation_pb2 as pb
+from service.client import requests
+from service.client.images import FrameLike, MaskLike
+from service.client.requests import Draw, Remove
+from service.core.errors import InvalidOption
+from service.core.types import MaskFormat
+
+TrackItem = FrameLike | Draw | Remove
+"""A frame, or a change of the objects after the frame before it."""
+
+
+@dataclass(frozen=True)
+class _Sent:
+    frame_index: int
+    is_change: bool
+    request: pb.TrackRequest
+
+
+class Attempt:
+    """One call. `go`: the server has said which frame it wants next, and sending may begin."""
+
+    def __init__(self) -> None:
+        self.next_frame = 0
+        self.go = threading.Event()
+        self.over = False
+
+    def begin(self, next_frame: int) -> None:
+        self.next_frame = next_frame
+        self.go.set()
+
+    def end(self) -> None:
+        self.over = True
+        self.go.set()
+
+
+class Feed:
+    """Frames and changes as they come from the caller, for one call after another."""
+
+    def __init__(
+        self, items: Iterable[TrackItem], first_mask: MaskLike, mask_format: MaskFormat, jpeg_quality: int | None
+    ) -> None:
+        self._items = iter(items)
+        self._first_mask = first_mask
+        self._mask_format = mask_format
+        self._jpeg_quality = jpeg_quality
+        self._slots = threading.Semaphore(requests.WINDOW)
+        # The source is read by one thread at a time: that of a call that broke off may still be waiting for it.
+        self._reading = threading.Lock()
+        self._keeping = threading.Lock()
+        self._kept: deque[_Sent] = deque()
+        self._forgotten = 0
+        self._frame_index = 0
+        self._frame = pb.Image()
+        self._ended = False
+        self._failure: Exception | None = None
+        self.received_through = 0
+        self.closed = False
+
+    def opening(self) -> pb.TrackRequest:
+        """The first frame, fetched where its failure is heard at once."""
+        first = next(self._items, None)
+        if first is None or isinstance(first, Draw | Remove):
+            raise InvalidOption("there are no frames: the first one belongs to first_mask")
+        request = requests.open_request(first, self._first_mask, self._mask_format, self._jpeg_quality)
+        self._frame = request.open.frame
+        return request
+
+    def requests(self, first: pb.TrackRequest, attempt: Attempt) -> Iterator[pb.TrackRequest]:
+        """What one call sends: its first message, what the server lacks of what was sent before, and what comes."""
+        yield first
+        attempt.go.wait()
+        place = self._first_missing(attempt.next_frame)
+        while (sent := self._at(place, attempt)) is not None:
+            sent.request.received_through = self.received_through
+            yield sent.request
+            place += 1
+
+    def taken(self, frame_index: int) -> None:
+        self.received_through = frame_index
+        self._slots.release()
+
+    def committed(self, frame_index: int) -> None:
+        """Forget what the server will not ask for again. A change may be stored later than the frame before it."""
+        with self._keeping:
+            while self._kept and self._kept[0].frame_index + self._kept[0].is_change <= frame_index:
+                self._kept.popleft()
+                self._forgotten += 1
+
+    def raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def close(self) -> None:
+        self.closed = True
+        self._slots.release()
+
+    def _first_missing(self, next_frame: int) -> int:
+        with self._keeping:
+            have = [sent.frame_index + sent.is_change < next_frame for sent in self._kept]
+            return self._forgotten + (have.index(False) if False in have else len(have))
+
+    def _at(self, place: int, attempt: Attempt) -> _Sent | None:
+        """What was sent at this place before, or what the source gives now; None at its end."""
+        with self._reading:
+            while True:
+                with self._keeping:
+                    if attempt.over or self.closed:
+                        return None
+                    if place < self._forgotten + len(self._kept):
+                        return self._kept[place - self._forgotten]
+                if self._ended or not self._read():
+                    return None
+
+    def _read(self) -> bool:
+        """One more item out of the source. False: there is none, and never will be."""
+        # A slot comes before its frame: one fetched earlier would be stale when its turn comes.
+        self._slots.acquire()
+        try:
+            if not self.closed:
+                item = next(self._items)
+                sent = self._changed(item) if isinstance(item, Draw | Remove) else self._framed(item)
+                with self._keeping:
+                    self._kept.append(sent)
+                if sent.is_change:
+                    self._slots.release()
+                return True
+        except StopIteration:
+            pass
+        except Exception as error:
+            # Half-closes the stream: frames already sent are answered before the caller hears of this.
+            self._failure = error
+        self._ended = True
+        return False
+
+    def _framed(self, frame: FrameLike) -> _Sent:
+        self._frame_index += 1
+        request = requests.frame_request(self._frame_index, frame, self._jpeg_quality, 0)
+        self._frame = request.frame.image
+        return _Sent(self._frame_index, False, request)
+
+    def _changed(self, change: Draw | Remove) -> _Sent:
+        request = requests.change_request(self._frame_index, self._frame, change)
+        return _Sent(self._frame_index, True, request)

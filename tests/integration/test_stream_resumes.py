@@ -1,0 +1,64 @@
+"""The SDK's stream through a server that dies and comes back: every frame answered once, in order, as ever."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from service.client import Client, Draw, Remove
+from service.client.feed import TrackItem
+from tests.integration.server_process import ServerProcess, make_clip
+from tests.integration.tiny_bundle import write_tiny_bundle
+
+FRAMES = 40
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServerProcess]:
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    bundle = write_tiny_bundle(tmp_path / "tiny")
+    with ServerProcess(tmp_path / "data", str(bundle), threads=1) as server:
+        yield server
+
+
+def items(frames: list[bytes], corner: np.ndarray) -> Iterator[TrackItem]:
+    """An object is drawn after frame 9, drawn anew after 20, and another one removed there."""
+    for index, frame in enumerate(frames):
+        yield frame
+        if index in (9, 20):
+            yield Draw(np.roll(corner, index, axis=1))
+        if index == 20:
+            yield Remove(1)
+
+
+def follow(server: ServerProcess, kill_at: set[int]) -> list[tuple[int, tuple[int, ...], bytes]]:
+    frames, mask = make_clip(FRAMES)
+    shape = cv2.imdecode(np.frombuffer(mask, np.uint8), cv2.IMREAD_UNCHANGED).shape[:2]
+    corner = np.zeros(shape, np.uint8)
+    corner[2:14, 2:20] = 9
+    found = []
+    with Client(server.grpc) as client:
+        for result in client.track(items(frames, corner), mask):
+            ids = tuple(report.object_id for report in result.objects)
+            found.append((result.frame_index, ids, result.labels.tobytes()))
+            if result.frame_index in kill_at:
+                # With the frames after it under way.
+                server.kill()
+                server.start()
+    return found
+
+
+def test_nothing_is_lost_and_nothing_comes_twice(server: ServerProcess) -> None:
+    seed = random.randrange(10**6)
+    chosen = set(random.Random(seed).sample(range(1, FRAMES - 1), 3))
+    undisturbed = follow(server, set())
+    assert [index for index, *_ in undisturbed] == list(range(FRAMES))
+    assert [ids for _, ids, _ in undisturbed] == [(1, 5)] * 10 + [(1, 5, 9)] * 11 + [(5, 9)] * (FRAMES - 21)
+    # Around the changes of objects, and anywhere.
+    for kill_at in ({9, 20}, chosen):
+        assert follow(server, kill_at) == undisturbed, f"killed after {sorted(kill_at)}, seed {seed}"
