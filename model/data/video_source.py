@@ -16,14 +16,17 @@ from model.data.sequence import ObjectTrack, Sequence
 @dataclass(frozen=True)
 class VideoConfig:
     """How clips are cut out. The stride counts annotated frames; a zoom of 0.5 shows half of each side. `paste_odds`:
-    another object is pasted into the clip, with `twin_odds` the same one at another time."""
+    another object is pasted into the clip, with `twin_odds` the same one at another time. `dolly_odds`: through the
+    clip the camera draws nearer or away, by up to `largest_dolly` times."""
 
-    max_stride: int = 3
+    max_stride: int = 5
     reverse_odds: float = 0.25
     zoom_odds: float = 0.5
     smallest_zoom: float = 0.5
     paste_odds: float = 0.0
     twin_odds: float = 0.25
+    dolly_odds: float = 0.3
+    largest_dolly: float = 2.5
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
@@ -67,9 +70,25 @@ class VideoSource:
         # One warp from the whole frame: what the crop leaves out fills what the augmentation uncovers.
         onto = random_affine(size, rng, self.config.augment) @ view
         colour = random_colour(rng, self.config.augment)
-        frames = np.stack([recolour(warp_frame(frame, onto, size), colour) for frame, _ in pairs])
-        masks = np.stack([warp_mask(mask, onto, size) for _, mask in pairs])
+        path = self._dolly(pairs[0][1], onto, length, rng) @ onto
+        frames = np.stack([recolour(warp_frame(pairs[t][0], path[t], size), colour) for t in range(length)])
+        masks = np.stack([warp_mask(pairs[t][1], path[t], size) for t in range(length)])
         return Clip(sequence.name, frames, masks)
+
+    def _dolly(
+        self, mask_HW: NDArray[np.uint8], onto: NDArray[np.float64], length: int, rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """Maps [T,3,3] of the canvas that draw nearer or away at an even pace, about where the object is at first."""
+        reach = np.log(self.config.largest_dolly)
+        last = rng.uniform(-reach, reach) if rng.random() < self.config.dolly_odds else 0.0
+        ys, xs = np.nonzero(mask_HW)
+        middle = (onto @ [xs.mean(), ys.mean(), 1.0])[:2]
+        scales = np.exp(last * np.arange(length) / max(length - 1, 1))
+        path = np.zeros((length, 3, 3))
+        path[:, 0, 0] = path[:, 1, 1] = scales
+        path[:, :2, 2] = (1 - scales)[:, None] * middle
+        path[:, 2, 2] = 1
+        return path
 
     def _visible_start(
         self, sequence: Sequence, track: ObjectTrack, size: tuple[int, int], rng: np.random.Generator

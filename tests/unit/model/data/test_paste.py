@@ -53,8 +53,8 @@ def test_a_video_source_pastes_as_often_as_told(tmp_path: Path) -> None:
     sequences = DavisDataset(tmp_path, None).sequences
 
     def changed(odds: float) -> int:
-        plain = VideoSource("tiny", sequences, VideoConfig(zoom_odds=0, augment=still))
-        pasting = VideoSource("tiny", sequences, VideoConfig(zoom_odds=0, augment=still, paste_odds=odds))
+        plain = VideoSource("tiny", sequences, VideoConfig(zoom_odds=0, augment=still, dolly_odds=0))
+        pasting = VideoSource("tiny", sequences, VideoConfig(zoom_odds=0, augment=still, dolly_odds=0, paste_odds=odds))
         draws = [(s.clip(0, 4, SIZE, np.random.default_rng(n)) for s in (plain, pasting)) for n in range(20)]
         return sum(bool((a.frames_THWC != b.frames_THWC).any()) for a, b in draws)
 
