@@ -32,7 +32,7 @@ def encode(mask_HW: NDArray[np.bool_] | NDArray[np.uint8]) -> str:
 
 def decode(counts: str, height: int, width: int) -> NDArray[np.bool_]:
     """`counts` of a COCO object -> mask [H,W]. Raises ValueError for what is no encoding of that size."""
-    codes = np.frombuffer(counts.encode("ascii", errors="replace"), np.uint8).astype(np.int64) - _FIRST
+    codes = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - _FIRST
     if len(codes) == 0 or codes.min() < 0 or codes.max() >= 2 * _MORE or codes[-1] & _MORE:
         raise ValueError("not a compressed COCO run-length encoding")
     starts = np.flatnonzero(np.concatenate([[True], (codes & _MORE) == 0])[:-1])
@@ -44,7 +44,8 @@ def decode(counts: str, height: int, width: int) -> NDArray[np.bool_]:
     values -= np.where(codes[ends] & _SIGN > 0, np.int64(1) << (_BITS * (place[ends] + 1)), 0)
     for first in (1, 2):
         values[first::2] = np.cumsum(values[first::2])
-    if values.min() < 0 or values.sum() != height * width:
+    # Each by itself first: a sum beyond 64 bits would come round to what it should be.
+    if values.min() < 0 or values.max() > height * width or values.sum() != height * width:
         raise ValueError(f"the runs have {values.sum()} pixels, a mask of {height} x {width} has {height * width}")
     inside = np.repeat(np.arange(len(values)) % 2 == 1, values)
     return inside.reshape(width, height).T.copy()

@@ -90,10 +90,9 @@ class S2Spp(nn.Module):
 
     def _add_memory(self, memory: MemoryConfig, below: int) -> None:
         config = self.config
-        cues = int(config.previous_mask or config.recurrence == "mask_guidance")
+        own = [1] if config.previous_mask or config.recurrence == "mask_guidance" else []
         if config.attention is not None and config.attention.stride == memory.stride:
-            cues += config.attention.value_channels * (config.attention.reference + config.attention.previous)
-        own = [cues] if cues else []
+            own += [config.attention.value_channels] * (config.attention.reference + config.attention.previous)
         if config.top_down and below:
             own.append(below)
         frame = self.channels[memory.stride]
@@ -196,18 +195,17 @@ class S2Spp(nn.Module):
     def _own_inputs(self, stride: int, features: Features, state: RecurrentState, below: Tensor | None) -> list[Tensor]:
         """What a memory sees of its object beside h: cues (previous mask, what attention reads), coarser levels."""
         config = self.config
-        cues: list[Tensor] = []
+        own: list[Tensor] = []
         if "previous_mask" in state.changing:
-            cues.append(F.avg_pool2d(state.changing["previous_mask"], stride // config.head_stride))
+            own.append(F.avg_pool2d(state.changing["previous_mask"], stride // config.head_stride))
         attention = config.attention
         if attention is not None and attention.stride == stride:
             if attention.reference:
                 key, value = state.constant["reference_key"], state.constant["reference_value"]
-                cues.append(self.attend_reference(features["key"], key, value))
+                own.append(self.attend_reference(features["key"], key, value))
             if attention.previous:
                 key, value = state.changing["previous_key"], state.changing["previous_value"]
-                cues.append(self.attend_previous(features["key"], key, value))
-        own = [torch.cat(cues, dim=1)] if cues else []
+                own.append(self.attend_previous(features["key"], key, value))
         if config.top_down and below is not None:
             own.append(below)
         return own

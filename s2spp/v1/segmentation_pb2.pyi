@@ -281,15 +281,19 @@ class ResumeSession(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
+    COMMITTED_FRAME_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
+    committed_frame: _builtins.int
+    """The highest committed_frame that the caller was told."""
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
+        committed_frame: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_frame", b"committed_frame", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

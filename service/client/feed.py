@@ -35,6 +35,7 @@ class Attempt:
     def __init__(self) -> None:
         self.next_frame = 0
         self.go = threading.Event()
+        self.change_answered = threading.Event()
         self.over = False
 
     def begin(self, next_frame: int) -> None:
@@ -44,6 +45,7 @@ class Attempt:
     def end(self) -> None:
         self.over = True
         self.go.set()
+        self.change_answered.set()
 
 
 class Feed:
@@ -67,6 +69,7 @@ class Feed:
         self._ended = False
         self._failure: Exception | None = None
         self.received_through = 0
+        self.told_committed = 0
         self.closed = False
 
     def opening(self) -> pb.TrackRequest:
@@ -87,6 +90,10 @@ class Feed:
             sent.request.received_through = self.received_through
             yield sent.request
             place += 1
+            if sent.is_change:
+                # A frame that overtook a change whose answer was lost would make it come too late.
+                attempt.change_answered.wait()
+                attempt.change_answered.clear()
 
     def taken(self, frame_index: int) -> None:
         self.received_through = frame_index
@@ -94,6 +101,7 @@ class Feed:
 
     def committed(self, frame_index: int) -> None:
         """Forget what the server will not ask for again. A change may be stored later than the frame before it."""
+        self.told_committed = max(self.told_committed, frame_index)
         with self._keeping:
             while self._kept and self._kept[0].frame_index + self._kept[0].is_change <= frame_index:
                 self._kept.popleft()
@@ -114,15 +122,22 @@ class Feed:
 
     def _at(self, place: int, attempt: Attempt) -> _Sent | None:
         """What was sent at this place before, or what the source gives now; None at its end."""
-        with self._reading:
-            while True:
-                with self._keeping:
-                    if attempt.over or self.closed:
+        while True:
+            # What is kept needs no turn at the source, where the thread of a dead call may be waiting.
+            found = self._kept_at(place)
+            if found is None and not (attempt.over or self.closed):
+                with self._reading:
+                    found = self._kept_at(place)
+                    if found is None and (attempt.over or self.closed or self._ended or not self._read()):
                         return None
-                    if place < self._forgotten + len(self._kept):
-                        return self._kept[place - self._forgotten]
-                if self._ended or not self._read():
-                    return None
+                if found is None:
+                    continue
+            return None if attempt.over or self.closed else found
+
+    def _kept_at(self, place: int) -> _Sent | None:
+        with self._keeping:
+            index = place - self._forgotten
+            return self._kept[index] if index < len(self._kept) else None
 
     def _read(self) -> bool:
         """One more item out of the source. False: there is none, and never will be."""

@@ -97,7 +97,7 @@ def _labels_of_planes(mask: pb.Mask) -> LabelMap:
     planes = probability_from(mask)
     if planes is None:
         for one in json.loads(mask.data):
-            labels[rle.decode(one["counts"], *one["size"])] = one["object_id"]
+            labels[rle.decode(one["counts"], mask.height, mask.width)] = one["object_id"]
         return labels
     best = np.full(labels.shape, 127, np.uint8)
     for report, plane in zip(mask.objects, planes, strict=True):

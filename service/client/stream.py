@@ -23,7 +23,7 @@ from service.client.errors import error_from_call, error_from_frame
 from service.client.feed import Attempt, Feed, TrackItem
 from service.client.images import MaskLike, labels_of
 from service.client.wire import TrackedFrame
-from service.core.errors import S2sppError, Unavailable
+from service.core.errors import Overloaded, S2sppError, Unavailable
 from service.core.types import MaskFormat
 
 OnFrameError = Callable[[int, S2sppError], None]
@@ -101,7 +101,7 @@ class Stream:
                     self._session = ""
                     raise interruption.problem from interruption
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-                resume = pb.ResumeSession(session_id=self._session)
+                resume = pb.ResumeSession(session_id=self._session, committed_frame=self._feed.told_committed)
                 first = pb.TrackRequest(resume=resume, received_through=self._feed.received_through)
         self._feed.raise_failure()
 
@@ -123,13 +123,20 @@ class Stream:
                 elif event.HasField("mask"):
                     self._lost_since = None
                     self._feed.committed(event.mask.committed_frame)
-                    yield wire.tracked_frame(event.mask)
-                    self._feed.taken(event.mask.frame_index)
+                    # After a crash, frames whose masks were taken are sent once more.
+                    if event.mask.frame_index > self._feed.received_through:
+                        yield wire.tracked_frame(event.mask)
+                        self._feed.taken(event.mask.frame_index)
+                elif event.HasField("objects"):
+                    self._feed.committed(event.objects.committed_frame)
+                    attempt.change_answered.set()
                 elif event.HasField("error"):
                     yield from self._failed(event.error)
+                    if event.error.of_change:
+                        attempt.change_answered.set()
         except grpc.RpcError as error:
             problem = error_from_call(error, self._target)
-            if self._session and isinstance(problem, Unavailable) and not self._feed.closed:
+            if self._session and isinstance(problem, Unavailable | Overloaded) and not self._feed.closed:
                 raise _Interrupted(problem) from error
             # The server is away, or the session is no longer ours to delete.
             self._session = ""
@@ -143,8 +150,10 @@ class Stream:
         if isinstance(error, Unavailable):
             # Its index is open again, and so are those behind it.
             raise _Interrupted(error)
-        yield FrameFailure(answer.frame_index, error)
-        if not answer.of_change:
+        if answer.of_change:
+            yield FrameFailure(answer.frame_index, error)
+        elif answer.frame_index > self._feed.received_through:
+            yield FrameFailure(answer.frame_index, error)
             self._feed.taken(answer.frame_index)
 
     def cancel(self) -> None:

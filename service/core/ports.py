@@ -133,11 +133,18 @@ class Engine(Protocol):
         any name of its own; OwnershipLost once another one has resumed the session."""
         ...
 
-    async def resume(self, session: SessionId, received_through: int | None, stream: str | None = None) -> Resumed:
+    async def resume(
+        self,
+        session: SessionId,
+        received_through: int | None,
+        stream: str | None = None,
+        told_committed: int = 0,
+    ) -> Resumed:
         """Where a session stands, for a caller whose connection or server was lost: the answers after
-        `received_through`, once those under way are made too; None: none of them. SessionRolledBack when the store has
-        lost frames that the caller has masks of; FrameAcknowledged when it asks for answers that it said it had. From
-        now on the session is `stream`'s."""
+        `received_through`, once those under way are made too; None: none of them. After a crash `next_frame` may be one
+        whose mask was taken: it is to be sent again. `told_committed`: the highest committed_frame that the caller has
+        heard of; SessionRolledBack when the store has lost it. FrameAcknowledged for answers that the caller said it
+        had. From now on the session is `stream`'s."""
         ...
 
     async def change(

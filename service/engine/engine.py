@@ -109,9 +109,16 @@ class LocalEngine:
             raise error_from_reason(outcome.reason, outcome.message, dict(outcome.metadata))
         return Delivered(outcome, state.committed_frame)
 
-    async def resume(self, session: SessionId, received_through: int | None, stream: str | None = None) -> Resumed:
+    async def resume(
+        self,
+        session: SessionId,
+        received_through: int | None,
+        stream: str | None = None,
+        told_committed: int = 0,
+    ) -> Resumed:
         resident = await self._find(session)
         state = resident.session
+        state.refuse_if_rolled_back(told_committed)
         state.last_used = self._clock()
         unread = [] if received_through is None else state.unread(received_through)
         state.stream = stream or state.stream

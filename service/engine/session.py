@@ -158,19 +158,19 @@ class Session:
             return None  # the caller prefers to send the bad frame's index again
         return entry
 
-    def unread(self, received_through: int) -> list[Entry]:
-        """What is in the outbox after `received_through`.
-
-        Raises:
-            SessionRolledBack: more was taken than is known here.
-            FrameAcknowledged: some of it was acknowledged, and is gone.
-        """
-        if received_through >= self.next_frame:
+    def refuse_if_rolled_back(self, told_committed: int) -> None:
+        """Raises SessionRolledBack where the caller was told that more is stored than there is."""
+        if told_committed >= self.next_frame:
             raise SessionRolledBack(
-                f"masks through frame {received_through} were taken, but the store has this session as of frame "
-                f"{self.next_frame - 1} only: it has lost writes. Go on from there, or open a new session",
+                f"frame {told_committed} was stored, but the store has this session as of frame {self.next_frame - 1} "
+                "only: it has lost writes. Go on from there, or open a new session",
                 frame_index=self.next_frame - 1,
             )
+
+    def unread(self, received_through: int) -> list[Entry]:
+        """What is in the outbox after `received_through`; nothing where a crash took more than was stored: masks are
+        taken ahead of it. Raises FrameAcknowledged: some of it was acknowledged, and is gone."""
+        received_through = min(received_through, self.next_frame - 1)
         if received_through < self.received_through:
             raise FrameAcknowledged(
                 f"answers after frame {received_through} are asked for, but those through {self.received_through} were "

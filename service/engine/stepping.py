@@ -119,16 +119,15 @@ class Stepper:
                     expected=session.next_frame,
                 )
             problem = drawn if isinstance(drawn, S2sppError) else None
+            problem = problem or resident.commits.gone
             if problem is None:
                 try:
                     followed = self._changed(followed, wanted, drawn)
-                except S2sppError as error:
-                    problem = error
+                except Exception as error:
+                    problem = told(error, f"changing the objects of session {session.id}")
             turn.stepped.set_result(followed)
             if not await before.settled:
                 return FrameGap("the frame before failed", expected=session.next_frame)
-            if resident.commits.gone is not None:
-                return resident.commits.gone
             if problem is None:
                 session.settle_change(change, followed)
                 made = True

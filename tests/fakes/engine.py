@@ -133,7 +133,13 @@ class FakeEngine:
         finally:
             self.in_flight -= 1
 
-    async def resume(self, session: SessionId, received_through: int | None, stream: str | None = None) -> Resumed:
+    async def resume(
+        self,
+        session: SessionId,
+        received_through: int | None,
+        stream: str | None = None,
+        told_committed: int = 0,
+    ) -> Resumed:
         state = self._session(session)
         first = state.next_frame if received_through is None else received_through + 1
         answers = tuple(answer(state, index) for index in range(first, state.next_frame))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,20 +37,31 @@ def items(frames: list[bytes], corner: np.ndarray) -> Iterator[TrackItem]:
             yield Remove(1)
 
 
-def follow(server: ServerProcess, kill_at: set[int]) -> list[tuple[int, tuple[int, ...], bytes]]:
+def in_step(source: Iterator[TrackItem], taken: threading.Semaphore) -> Iterator[TrackItem]:
+    """A live source: no frame before the mask of the one before it. Little is stored when the server dies."""
+    for number, item in enumerate(source):
+        if number and not isinstance(item, Draw | Remove):
+            assert taken.acquire(timeout=60)
+        yield item
+
+
+def follow(server: ServerProcess, kill_at: set[int], *, live: bool = False) -> list[tuple[int, tuple[int, ...], bytes]]:
     frames, mask = make_clip(FRAMES)
     shape = cv2.imdecode(np.frombuffer(mask, np.uint8), cv2.IMREAD_UNCHANGED).shape[:2]
     corner = np.zeros(shape, np.uint8)
     corner[2:14, 2:20] = 9
     found = []
+    taken = threading.Semaphore(0)
+    source = items(frames, corner)
     with Client(server.grpc) as client:
-        for result in client.track(items(frames, corner), mask):
+        for result in client.track(in_step(source, taken) if live else source, mask):
             ids = tuple(report.object_id for report in result.objects)
             found.append((result.frame_index, ids, result.labels.tobytes()))
             if result.frame_index in kill_at:
                 # With the frames after it under way.
                 server.kill()
                 server.start()
+            taken.release()
     return found
 
 
@@ -61,4 +73,5 @@ def test_nothing_is_lost_and_nothing_comes_twice(server: ServerProcess) -> None:
     assert [ids for _, ids, _ in undisturbed] == [(1, 5)] * 10 + [(1, 5, 9)] * 11 + [(5, 9)] * (FRAMES - 21)
     # Around the changes of objects, and anywhere.
     for kill_at in ({9, 20}, chosen):
-        assert follow(server, kill_at) == undisturbed, f"killed after {sorted(kill_at)}, seed {seed}"
+        for live in (False, True):
+            assert follow(server, kill_at, live=live) == undisturbed, f"killed after {kill_at}, {live=}, seed {seed}"

@@ -63,7 +63,8 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
                 return Resumed(opened.info, ())
             case "resume":
                 taken = first.received_through if first.HasField("received_through") else None
-                return await self._engine.resume(parse_session_id(first.resume.session_id), taken, stream)
+                session, told = parse_session_id(first.resume.session_id), first.resume.committed_frame
+                return await self._engine.resume(session, taken, stream, told)
             case _:
                 raise InvalidOption("the first message of a Track stream must be `open` or `resume`")
 

@@ -81,7 +81,13 @@ class ScriptedEngine:
         answer = Answer(frame_index, b"mask %d" % frame_index, self.mask_format, 4, 6, objects, 12.5)
         return Delivered(answer, committed_frame=frame_index)
 
-    async def resume(self, session: SessionId, received_through: int | None, stream: str | None = None) -> Resumed:
+    async def resume(
+        self,
+        session: SessionId,
+        received_through: int | None,
+        stream: str | None = None,
+        told_committed: int = 0,
+    ) -> Resumed:
         self._fail()
         return Resumed(self.info, ())
 
