@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.network import RecurrentState
-from s2spp.geometry import frame_to_model, mask_to_model
+from s2spp.geometry import frame_to_model, mask_to_model, to_frame
 
 _COVER = 0.08
 """The share of the window that an object covers when it is marked."""
@@ -75,7 +75,7 @@ class Window:
     def back(self, probability: NDArray[np.float32]) -> NDArray[np.float32]:
         """probability [h',w'] in the window -> in the frame, [H,W]; 0 outside the window."""
         top, bottom, left, right = self._edges
-        there = cv2.resize(probability, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
+        there = to_frame(probability, bottom - top, right - left)
         height, width = self.frame
         found = np.zeros(self.frame, np.float32)
         y, x = np.s_[max(top, 0) : min(bottom, height)], np.s_[max(left, 0) : min(right, width)]

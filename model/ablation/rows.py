@@ -50,7 +50,7 @@ ones among them."""
 
 @dataclass(frozen=True)
 class Row:
-    """A run: `name` of ROWS, and a seed."""
+    """A run: a `key` of ROWS, and a seed."""
 
     key: str
     seed: int

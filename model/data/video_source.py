@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from model.data.augment import AugmentConfig, random_affine, random_colour, recolour, warp_frame, warp_mask
 from model.data.clip import VISIBLE_PIXELS, Clip, NotVisibleError
+from model.data.motion import linear, translation
 from model.data.paste import paste
 from model.data.read import DataError
 from model.data.sequence import ObjectTrack, Sequence
@@ -84,11 +85,7 @@ class VideoSource:
         ys, xs = np.nonzero(mask_HW)
         middle = (onto @ [xs.mean(), ys.mean(), 1.0])[:2]
         scales = np.exp(last * np.arange(length) / max(length - 1, 1))
-        path = np.zeros((length, 3, 3))
-        path[:, 0, 0] = path[:, 1, 1] = scales
-        path[:, :2, 2] = (1 - scales)[:, None] * middle
-        path[:, 2, 2] = 1
-        return path
+        return np.stack([translation(middle) @ linear(scale, 0.0) @ translation(-middle) for scale in scales])
 
     def _visible_start(
         self, sequence: Sequence, track: ObjectTrack, size: tuple[int, int], rng: np.random.Generator

@@ -72,8 +72,8 @@ class TrainConfig:
     `schedule`: cosine over all stages down to 2 %, or the paper's x0.99 every `decay_every` steps.
     `weight_decay`: of weights, never of biases. `ema`: decay of the averaged weights that are exported; 0
     exports the raw ones. `first_mask_noise`: odds that the first mask is a bit wrong; `absence`: that the object is
-    out of sight for a while (see model.data.absence). `precision`: of the
-    arithmetic; float16 is left out, since it needs a loss scale that a checkpoint would have to carry."""
+    out of sight for a while (see model.data.absence). `precision`: of the arithmetic; float16 is left out, since it
+    needs a loss scale that a checkpoint would have to carry."""
 
     network: str
     stages: tuple[Stage, ...]

@@ -192,6 +192,8 @@ def _write_pictures(output: Path, clip: Clip, played: Played, progress: Progress
     # Of an earlier, longer run: they would be taken for the rest of this one.
     for stale in (*output.glob("masks/[0-9]*.png"), *output.glob("frames/[0-9]*.jpg"), *output.glob("first.png")):
         stale.unlink()
+    if clip.truth is not None:
+        (output / "frames").mkdir(parents=True, exist_ok=True)
     task = progress.add_task("writing masks and video", total=len(clip.frames))
     height, width = clip.frames[0].shape[:2]
     small = (360, round(360 * height / width))
@@ -201,7 +203,7 @@ def _write_pictures(output: Path, clip: Clip, played: Played, progress: Progress
         for index, (frame, labels) in enumerate(zip(clip.frames, played.labels, strict=True)):
             save_labels(output / "masks" / f"{index:05d}.png", labels)
             if clip.truth is not None:
-                _save_frame(output / "frames" / f"{index:05d}.jpg", clip.jpegs[index])
+                (output / "frames" / f"{index:05d}.jpg").write_bytes(clip.jpegs[index])
             drawn = overlay(frame, labels)
             writer.write(drawn)
             if index in chosen:
@@ -212,11 +214,6 @@ def _write_pictures(output: Path, clip: Clip, played: Played, progress: Progress
     (output / "overview.jpg").write_bytes(_jpeg(np.vstack(rows)))
     if clip.truth is not None:
         save_labels(output / "first.png", clip.first)
-
-
-def _save_frame(path: Path, jpeg: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(jpeg)
 
 
 def _row(played: Played, clip: Clip, state_bytes: int) -> dict[str, object]:

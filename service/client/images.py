@@ -73,11 +73,14 @@ def labels_of(mask: MaskLike) -> LabelMap:
 
 
 def labels_from(mask: pb.Mask) -> LabelMap:
-    """The label map uint8 [H,W] of an answer."""
+    """The label map uint8 [H,W] of an answer that is no probabilities (those: see `labels_of_planes`)."""
     if mask.format == pb.MASK_FORMAT_RAW:
         return np.frombuffer(mask.data, np.uint8).reshape(mask.height, mask.width).copy()
-    if mask.format in (pb.MASK_FORMAT_RLE, pb.MASK_FORMAT_PROBABILITY):
-        return _labels_of_planes(mask)
+    if mask.format == pb.MASK_FORMAT_RLE:
+        labels = np.zeros((mask.height, mask.width), np.uint8)
+        for one in json.loads(mask.data):
+            labels[rle.decode(one["counts"], mask.height, mask.width)] = one["object_id"]
+        return labels
     # Pillow, since OpenCV gives an indexed PNG's colours and not its indices.
     with Image.open(io.BytesIO(mask.data)) as image:
         return np.array(image, np.uint8)
@@ -91,17 +94,12 @@ def probability_from(mask: pb.Mask) -> NDArray[np.uint8] | None:
     return np.asarray(planes, np.uint8).reshape(len(mask.objects), mask.height, mask.width)
 
 
-def _labels_of_planes(mask: pb.Mask) -> LabelMap:
-    """The most probable object of each pixel, among those above one half; the first of equals."""
-    labels = np.zeros((mask.height, mask.width), np.uint8)
-    planes = probability_from(mask)
-    if planes is None:
-        for one in json.loads(mask.data):
-            labels[rle.decode(one["counts"], mask.height, mask.width)] = one["object_id"]
-        return labels
+def labels_of_planes(planes: NDArray[np.uint8], object_ids: Sequence[int]) -> LabelMap:
+    """The most probable object of each pixel of [N,H,W], among those above one half; the first of equals."""
+    labels = np.zeros(planes.shape[1:], np.uint8)
     best = np.full(labels.shape, 127, np.uint8)
-    for report, plane in zip(mask.objects, planes, strict=True):
-        labels[plane > best] = report.object_id
+    for object_id, plane in zip(object_ids, planes, strict=True):
+        labels[plane > best] = object_id
         np.maximum(best, plane, out=best)
     return labels
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s2spp.v1 import segmentation_pb2 as pb
-from service.client.images import labels_from, probability_from, reports_of
+from service.client.images import labels_from, labels_of_planes, probability_from, reports_of
 from service.core.types import (
     LabelMap,
     ModelInfo,
@@ -35,13 +35,15 @@ class TrackedFrame:
 
 
 def tracked_frame(mask: pb.Mask) -> TrackedFrame:
+    planes = probability_from(mask)
+    ids = [report.object_id for report in mask.objects]
     return TrackedFrame(
         frame_index=mask.frame_index,
-        labels=labels_from(mask),
+        labels=labels_from(mask) if planes is None else labels_of_planes(planes, ids),
         objects=tuple(_object_report(report) for report in mask.objects),
         committed_frame=mask.committed_frame,
         compute_ms=mask.compute_ms,
-        probability=probability_from(mask),
+        probability=planes,
     )
 
 
