@@ -98,6 +98,7 @@ class Telemetry:
         self._sessions = Counter("s2spp_sessions", "What became of sessions", ["event"], **own)
         self._in_memory = Gauge("s2spp_sessions_in_memory", "Sessions whose state is in memory", **own)
         self._failures = Counter("s2spp_frame_failures", "Frames answered with an error", ["reason"], **own)
+        self._dropped = Counter("s2spp_frames_dropped", "Realtime frames that a newer one overtook", **own)
         self._stages = Histogram("s2spp_frame_seconds", "Seconds per answered frame", ["stage"], **timed)
         self._commits = Histogram("s2spp_commit_seconds", "Seconds per save", ["result"], **timed)
         self._batch = Histogram("s2spp_batch_size", "Size of a model run", ["of"], buckets=_BATCH, **own)
@@ -111,6 +112,12 @@ class Telemetry:
 
     def session_restored(self) -> None:
         self._sessions.labels("restored").inc()
+
+    def session_resumed(self) -> None:
+        self._sessions.labels("resumed").inc()
+
+    def session_parked(self) -> None:
+        self._sessions.labels("parked").inc()
 
     def session_expired(self) -> None:
         self._sessions.labels("expired").inc()
@@ -130,6 +137,9 @@ class Telemetry:
         }
         for stage, seconds in (stages | {"total": sum(stages.values())}).items():
             self._stages.labels(stage).observe(seconds)
+
+    def frame_dropped(self) -> None:
+        self._dropped.inc()
 
     def frame_failed(self, reason: str) -> None:
         self._failures.labels(reason).inc()

@@ -68,6 +68,33 @@ in 1/255, 128 and more being above one half.
 """
 Global___MaskFormat: _TypeAlias = MaskFormat  # noqa: Y015
 
+class _Flow:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FlowEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Flow.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FLOW_UNSPECIFIED: _Flow.ValueType  # 0
+    """Lossless."""
+    FLOW_LOSSLESS: _Flow.ValueType  # 1
+    """Every frame is stepped; a sender that is too fast is slowed."""
+    FLOW_REALTIME: _Flow.ValueType  # 2
+    """For a live camera: of the frames that wait, the newest is stepped. The others are answered with an error of reason
+    FRAME_DROPPED, and the sender may skip indices itself.
+    """
+
+class Flow(_Flow, metaclass=_FlowEnumTypeWrapper): ...
+
+FLOW_UNSPECIFIED: Flow.ValueType  # 0
+"""Lossless."""
+FLOW_LOSSLESS: Flow.ValueType  # 1
+"""Every frame is stepped; a sender that is too fast is slowed."""
+FLOW_REALTIME: Flow.ValueType  # 2
+"""For a live camera: of the frames that wait, the newest is stepped. The others are answered with an error of reason
+FRAME_DROPPED, and the sender may skip indices itself.
+"""
+Global___Flow: _TypeAlias = Flow  # noqa: Y015
+
 @_typing.final
 class Image(_message.Message):
     """An image. JPEG, PNG and WebP are recognised by their own signature (IMAGE_FORMAT_UNSPECIFIED)."""
@@ -104,15 +131,18 @@ class SessionOptions(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MASK_FORMAT_FIELD_NUMBER: _builtins.int
+    FLOW_FIELD_NUMBER: _builtins.int
     mask_format: Global___MaskFormat.ValueType
+    flow: Global___Flow.ValueType
     def __init__(
         self,
         *,
         mask_format: Global___MaskFormat.ValueType = ...,
+        flow: Global___Flow.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mask_format", b"mask_format"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flow", b"flow", "mask_format", b"mask_format"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -324,17 +354,20 @@ Global___Frame: _TypeAlias = Frame  # noqa: Y015
 
 @_typing.final
 class Drawing(_message.Message):
-    """Every id of the mask is added, or starts again from here where it is followed already; the others go on. Sent again
-    before another frame, it has no further effect.
-    """
+    """Every id of the mask is added, or starts again from here where it is followed already; the others go on."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FRAME_INDEX_FIELD_NUMBER: _builtins.int
     FRAME_FIELD_NUMBER: _builtins.int
     MASK_FIELD_NUMBER: _builtins.int
+    ORDINAL_FIELD_NUMBER: _builtins.int
     frame_index: _builtins.int
     """The frame sent last, which the mask is drawn on; it comes along."""
+    ordinal: _builtins.int
+    """Which change of objects it is after this frame, counted from 1 over drawings and removals. With it, the same change
+    sent again has no further effect; without it (0), only if it is the same as the last one.
+    """
     @_builtins.property
     def frame(self) -> Global___Image: ...
     @_builtins.property
@@ -345,10 +378,11 @@ class Drawing(_message.Message):
         frame_index: _builtins.int = ...,
         frame: Global___Image | None = ...,
         mask: Global___Image | None = ...,
+        ordinal: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "mask", b"mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "frame_index", b"frame_index", "mask", b"mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "frame_index", b"frame_index", "mask", b"mask", "ordinal", b"ordinal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -360,18 +394,22 @@ class Removal(_message.Message):
 
     FRAME_INDEX_FIELD_NUMBER: _builtins.int
     OBJECT_ID_FIELD_NUMBER: _builtins.int
+    ORDINAL_FIELD_NUMBER: _builtins.int
     frame_index: _builtins.int
     """The frame sent last."""
     object_id: _builtins.int
+    ordinal: _builtins.int
+    """As in a drawing."""
     def __init__(
         self,
         *,
         frame_index: _builtins.int = ...,
         object_id: _builtins.int = ...,
+        ordinal: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_index", b"frame_index", "object_id", b"object_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_index", b"frame_index", "object_id", b"object_id", "ordinal", b"ordinal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

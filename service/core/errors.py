@@ -11,6 +11,7 @@ S2sppError
  +-- SessionExpired          SESSION_EXPIRED
  +-- FrameAcknowledged       FRAME_ACKNOWLEDGED    answered, and its answer taken, before: safe to ignore
  +-- FrameGap                FRAME_GAP             names the index that is expected
+ +-- FrameDropped            FRAME_DROPPED         realtime: a newer frame had come; the state did not step
  +-- OwnershipLost           OWNERSHIP_LOST        a newer stream or another worker has the session
  +-- SessionRolledBack       SESSION_ROLLED_BACK   the store lost frames that had been acknowledged
  +-- SnapshotDamaged         SNAPSHOT_DAMAGED      what the store holds of the session cannot be used
@@ -73,6 +74,10 @@ class FrameAcknowledged(S2sppError):
 
 class FrameGap(S2sppError):
     reason = "FRAME_GAP"
+
+
+class FrameDropped(S2sppError):
+    reason = "FRAME_DROPPED"
 
 
 class OwnershipLost(S2sppError):

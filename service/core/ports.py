@@ -114,8 +114,11 @@ class Resumed:
 class Engine(Protocol):
     """The one core under every transport. Raises service.core.errors only."""
 
-    async def open(self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions) -> Opened:
-        """Frame 0 and its mask. Returned once the first snapshot is stored."""
+    async def open(
+        self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions, *, stream: str | None = None
+    ) -> Opened:
+        """Frame 0 and its mask. Returned once the first snapshot is stored. The session is `stream`'s, if one is
+        named."""
         ...
 
     async def segment(
@@ -130,7 +133,8 @@ class Engine(Protocol):
     ) -> Delivered:
         """The next frame, or one that was sent before (same bytes back). Calls for consecutive frames may overlap; the
         order of the calls is the order of the frames. `received_through` None: frame_index - 1. `stream`: who sends, by
-        any name of its own; OwnershipLost once another one has resumed the session."""
+        the name that it opened or resumed with; OwnershipLost once another one has resumed the session. In a realtime
+        session indices may be skipped, and FrameDropped is raised for a frame that a newer one has overtaken."""
         ...
 
     async def resume(
@@ -147,17 +151,24 @@ class Engine(Protocol):
         had. From now on the session is `stream`'s."""
         ...
 
+    async def leave(self, session: SessionId, stream: str) -> None:
+        """The stream has ended: the session, if it is still this one's, is nobody's, and what it did is stored soon.
+        Raises nothing."""
+        ...
+
     async def change(
         self,
         session: SessionId,
-        frame_index: int,
+        frame_index: int | None,
         change: ObjectChange,
         *,
         durability: Durability,
+        ordinal: int | None = None,
         stream: str | None = None,
     ) -> SessionInfo:
-        """Change the objects after frame `frame_index`, the last one sent (0: the first), and before the next. The same
-        change sent again while no frame has followed has no further effect. Like frames, calls may overlap those
+        """Change the objects after frame `frame_index`, the last one sent (0: the first; None: whichever it is), and
+        before the next. `ordinal`: it is so manieth change after that frame, from 1; sent again it has no further
+        effect. None: nor has one that is the same as the last after that frame. Like frames, calls may overlap those
         around them, and take effect in the order of the calls. One that cannot be used changes nothing."""
         ...
 
@@ -190,6 +201,14 @@ class EngineObserver(Protocol):
 
     def session_restored(self) -> None: ...
 
+    def session_resumed(self) -> None:
+        """A caller took the session up again."""
+        ...
+
+    def session_parked(self) -> None:
+        """An idle session left memory; its next frame brings it back."""
+        ...
+
     def session_expired(self) -> None: ...
 
     def session_deleted(self) -> None: ...
@@ -198,6 +217,10 @@ class EngineObserver(Protocol):
 
     def frame_answered(self, times: FrameTimes) -> None:
         """A frame was stepped and its answer made; not called for an answer that is given again."""
+        ...
+
+    def frame_dropped(self) -> None:
+        """A realtime frame was overtaken by a newer one, or skipped."""
         ...
 
     def frame_failed(self, reason: str) -> None:

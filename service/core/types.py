@@ -72,6 +72,14 @@ class Durability(StrEnum):
     RELAXED = "relaxed"
 
 
+class Flow(StrEnum):
+    """LOSSLESS: every frame is stepped, and a sender that is too fast is slowed. REALTIME, for a live camera: of the
+    frames that wait, the newest is stepped; the others are answered FRAME_DROPPED, and the caller may skip indices."""
+
+    LOSSLESS = "lossless"
+    REALTIME = "realtime"
+
+
 @dataclass(frozen=True)
 class DrawObjects:
     """Objects drawn on the frame that was sent last, which comes along: every id of `mask` is added, or starts again
@@ -93,6 +101,7 @@ ObjectChange = DrawObjects | RemoveObject
 @dataclass(frozen=True)
 class SessionOptions:
     mask_format: MaskFormat = MaskFormat.PNG
+    flow: Flow = Flow.LOSSLESS
 
 
 @dataclass(frozen=True)
@@ -127,8 +136,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class Failure:
-    """The answer to a frame that could not be used (not an image, wrong size): the index is taken, the state did not
-    step. The same index may be sent again, or the next one, whichever the caller prefers."""
+    """The answer to a frame that could not be used (not an image, wrong size) or was dropped (realtime): the index is
+    taken, the state did not step. The index last sent may be sent again, or the next one, whichever the caller
+    prefers."""
 
     frame_index: int
     reason: str
@@ -184,7 +194,8 @@ class ModelInfo:
 class Snapshot:
     """Everything that brings a session back, bit for bit. `state_changing` and `state_constant` are [N,...] tensors in
     the order of `object_ids`. `outbox`: answers after `received_through`, oldest first. `changes`: digests of the
-    changes of objects that were made since the last frame before `next_frame`, should they be sent again."""
+    changes of objects that were made since the last frame before `next_frame`, in their order, should they be sent
+    again."""
 
     session: SessionId
     model_digest: str

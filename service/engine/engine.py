@@ -43,10 +43,12 @@ from service.engine.faults import told
 from service.engine.limits import EngineLimits
 from service.engine.objects import digest_of
 from service.engine.observer import SilentObserver
+from service.engine.owners import Owners
 from service.engine.pixels import read_opening
-from service.engine.session import Entry, Outcome, Session
+from service.engine.session import Session
 from service.engine.stepping import Stepper
 from service.engine.table import Resident, SessionTable
+from service.engine.turns import Entry, Outcome
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -75,14 +77,19 @@ class LocalEngine:
         self._table = SessionTable(limits, clock, self._observer)
         self._stepper = Stepper(queue, self._threads, info, limits, self._observer)
         self._doors = Doors()
+        self._owners = Owners()
         self._running: set[asyncio.Task[Any]] = set()
         self._sweeper: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def open(self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions) -> Opened:
+    async def open(
+        self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions, *, stream: str | None = None
+    ) -> Opened:
         self._refuse_if_closed()
         with self._table.permit():
-            return await self._own(self._open(frame, mask, options))
+            opened = await self._own(self._open(frame, mask, options))
+        self._owners.give(opened.info.session, stream)
+        return opened
 
     async def segment(
         self,
@@ -97,8 +104,8 @@ class LocalEngine:
         resident = await self._find(session)
         # From here to the acceptance nothing may wait: the order of the calls is the order of the frames.
         self._refuse_if_closed()
+        self._owners.check(session, stream)
         state = resident.session
-        state.claim(stream)
         state.last_used = self._clock()
         entry = state.find(frame_index, received_through, self._limits.window)
         if entry is None:
@@ -121,34 +128,45 @@ class LocalEngine:
         state.refuse_if_rolled_back(told_committed)
         state.last_used = self._clock()
         unread = [] if received_through is None else state.unread(received_through)
-        state.stream = stream or state.stream
+        self._owners.give(session, stream)
+        self._observer.session_resumed()
         answers: list[Answer | Failure] = []
         for entry in unread:
             try:
                 answers.append(await self._outcome(entry))
             except S2sppError:
                 break  # this frame and those behind it have not come: the caller sends them again
+        if answers and state.frames_at_stake >= self._limits.max_uncommitted:
+            await resident.commits.through(state.revision)
         return Resumed(self._describe(resident), tuple(answers))
+
+    async def leave(self, session: SessionId, stream: str) -> None:
+        if not self._owners.leave(session, stream):
+            return
+        resident = self._table.get(session)
+        if resident is not None and not resident.session.committed:
+            resident.commits.start()
 
     async def change(
         self,
         session: SessionId,
-        frame_index: int,
+        frame_index: int | None,
         change: ObjectChange,
         *,
         durability: Durability,
+        ordinal: int | None = None,
         stream: str | None = None,
     ) -> SessionInfo:
         resident = await self._find(session)
-        # As for frames: nothing may wait from here to the acceptance.
+        # As for frames: nothing may wait from here to the acceptance; so the digest, about 1 ms per 2 MB, is made here.
         self._refuse_if_closed()
+        self._owners.check(session, stream)
         state, digest = resident.session, digest_of(change)
-        state.claim(stream)
         state.last_used = self._clock()
-        accepted = state.find_change(frame_index, digest)
+        accepted = state.find_change(frame_index, ordinal, digest, self._limits.window)
         if accepted is None:
             accepted, before, turn = state.accept_change(digest)
-            accepted.work = self._own(self._stepper.change(resident, accepted, change, before, turn))
+            accepted.work = self._own(self._stepper.change(resident, accepted, change, ordinal, before, turn))
         problem = None if accepted.work is None else await asyncio.shield(accepted.work)
         if problem is not None:
             raise problem
@@ -191,6 +209,9 @@ class LocalEngine:
                 self._observer.session_expired()
             else:
                 commits.refresh()
+                if idle_s >= self._limits.park_idle_s:
+                    self._table.drop(session.id)
+                    self._observer.session_parked()
 
     async def close(self) -> None:
         """Take nothing new, answer what is under way, commit every session; as long as that takes."""

@@ -24,6 +24,8 @@ class EngineLimits:
     """Relaxed: with so many frames at stake the sender waits for a commit."""
     commit_idle_s: float = 2.0
     """Relaxed: a session that pauses this long is committed."""
+    park_idle_s: float = 30.0
+    """A committed session idle this long leaves memory; its next frame brings it back."""
     evict_idle_s: float = 1.0
     """A committed session idle this long may leave memory to make room; its next frame brings it back."""
     sweep_every_s: float = 1.0

@@ -51,8 +51,20 @@ def digest_of(change: ObjectChange) -> str:
 @dataclass(eq=False)
 class Change:
     """A change of the objects after the frame sent last. `work` is the engine's own task, its result the error that
-    kept it from being made; None when it was made before this process had the session."""
+    kept it from being made; None when it was made before this process had the session. `siblings`: all the changes
+    after that frame, itself among them."""
 
     digest: str
+    made: bool = False
     revision: int = 0
     work: asyncio.Task[S2sppError | None] | None = field(default=None, repr=False)
+    siblings: list[Change] = field(default_factory=list, repr=False)
+
+    @property
+    def ordinal(self) -> int:
+        return self.siblings.index(self) + 1
+
+    def withdraw(self) -> None:
+        """One that was not made takes no ordinal."""
+        if not self.made and self in self.siblings:
+            self.siblings.remove(self)

@@ -14,6 +14,12 @@ class SilentObserver:
     def session_restored(self) -> None:
         pass
 
+    def session_resumed(self) -> None:
+        pass
+
+    def session_parked(self) -> None:
+        pass
+
     def session_expired(self) -> None:
         pass
 
@@ -24,6 +30,9 @@ class SilentObserver:
         pass
 
     def frame_answered(self, times: FrameTimes) -> None:
+        pass
+
+    def frame_dropped(self) -> None:
         pass
 
     def frame_failed(self, reason: str) -> None:

@@ -7,13 +7,12 @@ and `committed_frame` (stored). The outbox holds what is accepted and not acknow
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from service.core.errors import FrameAcknowledged, FrameGap, Overloaded, OwnershipLost, S2sppError, SessionRolledBack
+from service.core.errors import FrameAcknowledged, FrameGap, InvalidOption, Overloaded, SessionRolledBack
 from service.core.types import (
-    Answer,
     Failure,
+    Flow,
     ModelInfo,
     SessionId,
     SessionInfo,
@@ -21,47 +20,7 @@ from service.core.types import (
     Snapshot,
 )
 from service.engine.objects import Change, Followed
-
-Outcome = Answer | Failure
-
-
-@dataclass(eq=False)
-class Turn:
-    """What comes next in a session waits for this. `stepped`: objects and state after it, None when they will never
-    come. `settled`: whether its answer stands."""
-
-    stepped: asyncio.Future[Followed | None]
-    settled: asyncio.Future[bool]
-
-    @classmethod
-    def waiting(cls) -> Turn:
-        loop = asyncio.get_running_loop()
-        return cls(loop.create_future(), loop.create_future())
-
-    @classmethod
-    def over(cls, followed: Followed) -> Turn:
-        turn = cls.waiting()
-        turn.stepped.set_result(followed)
-        turn.settled.set_result(True)
-        return turn
-
-    def abandon(self) -> None:
-        """Nothing more comes of this frame: those behind it must not step."""
-        if not self.stepped.done():
-            self.stepped.set_result(None)
-        if not self.settled.done():
-            self.settled.set_result(False)
-
-
-@dataclass(eq=False)
-class Entry:
-    """A frame in the outbox. `work` is the engine's own task, so a caller that departs cancels nothing; None
-    when the outcome came out of the store."""
-
-    index: int
-    outcome: Outcome | None = None
-    revision: int = 0
-    work: asyncio.Task[Outcome | S2sppError] | None = field(default=None, repr=False)
+from service.engine.turns import Entry, Outcome, Turn, dropped
 
 
 class Session:
@@ -73,8 +32,6 @@ class Session:
         self._changing, self._constant = tuple(snapshot.state_changing), tuple(snapshot.state_constant)
         self.size = size
         self.last_used = now
-        self.stream: str | None = None
-        """The stream that sends frames, None before the first of this process."""
         self.next_frame = snapshot.next_frame
         self.received_through = snapshot.received_through
         self.outbox = {kept.frame_index: Entry(kept.frame_index, kept) for kept in snapshot.outbox}
@@ -85,10 +42,11 @@ class Session:
         """When objects, and with them constant states, were last changed."""
         self._settled = Followed(snapshot.object_ids, {**snapshot.state_changing, **snapshot.state_constant})
         self._tail = Turn.over(self._settled)
-        # Since the frame sent last.
-        self.changes = {digest: Change(digest) for digest in snapshot.changes}
-        self._settled_changes = snapshot.changes
+        # Since the frame sent last, in their order.
+        self.changes = [Change(digest, made=True) for digest in snapshot.changes]
         self._changing_now = 0
+        # Realtime: the newest frame that is ready to be stepped; those before it are not worth a step any more.
+        self.newest_ready = 0
         # Revision of every accepted frame that is not stored; None while it is under way. Ascending by index.
         self._uncommitted: dict[int, int | None] = {}
 
@@ -108,6 +66,10 @@ class Session:
     def frame_size(self) -> tuple[int, int]:
         """Height and width of the session's frames."""
         return self._origin.height, self._origin.width
+
+    @property
+    def realtime(self) -> bool:
+        return self.options.flow is Flow.REALTIME
 
     @property
     def busy(self) -> bool:
@@ -131,11 +93,11 @@ class Session:
         """The entry that answers frame `index`, or None when the frame is to be accepted now.
 
         Raises:
-            FrameGap: beyond the next one.
+            FrameGap: beyond the next one, unless the session is a realtime one, whose caller may skip.
             FrameAcknowledged: its answer was taken.
             Overloaded: the window is full.
         """
-        if index > self.next_frame:
+        if index > self.next_frame and not self.realtime:
             raise FrameGap(
                 f"frame {index} came, but frame {self.next_frame} is expected next; send that one",
                 expected=self.next_frame,
@@ -148,6 +110,8 @@ class Session:
                 expected=self.next_frame,
             )
         entry = self.outbox.get(index)
+        if entry is None and index < self.next_frame:
+            return Entry(index, dropped(index))  # skipped by the caller
         if entry is None and len(self.outbox) >= window:
             raise Overloaded(
                 f"{len(self.outbox)} frames of this session are under way or not acknowledged, the most that "
@@ -155,7 +119,8 @@ class Session:
                 retry_after_s=1.0,
             )
         if entry is not None and isinstance(entry.outcome, Failure) and index == self.next_frame - 1:
-            return None  # the caller prefers to send the bad frame's index again
+            # The caller may prefer to send the bad frame's index again, as long as nothing was built on it.
+            return entry if self.changes else None
         return entry
 
     def refuse_if_rolled_back(self, told_committed: int) -> None:
@@ -178,52 +143,63 @@ class Session:
                 expected=self.received_through + 1,
             )
         self._acknowledge(received_through)
-        return [self.outbox[index] for index in range(received_through + 1, self.next_frame)]
+        return [entry for index, entry in self.outbox.items() if index > received_through]
 
     def accept(self, index: int) -> tuple[Entry, Turn, Turn]:
         """Register frame `index` (as `find` allowed): its entry, the turn before it, and its own."""
-        before, turn, entry = self._tail, Turn.waiting(), Entry(index)
+        retried = self.outbox.get(index)
+        changes_before = self.changes if retried is None else retried.changes_before
+        before, turn, entry = self._tail, Turn.waiting(), Entry(index, changes_before=changes_before)
         # A failure that is tried anew is forgotten; it had not moved the state.
         self.settled_frame = min(self.settled_frame, index - 1)
         self.outbox[index] = entry
         self._uncommitted[index] = None
         self.next_frame = index + 1
-        self.changes = {}
+        self.changes = []
         self._tail = turn
         return entry, before, turn
 
-    def claim(self, stream: str | None) -> None:
-        """Raises OwnershipLost for a stream when the session is another one's."""
-        if stream is None or stream == self.stream:
-            return
-        if self.stream is not None:
-            raise OwnershipLost("a newer stream has resumed this session; this one has no say in it any more")
-        self.stream = stream
-
-    def find_change(self, index: int, digest: str) -> Change | None:
-        """The change that was made already, or None when it is to be accepted now.
+    def find_change(self, index: int | None, ordinal: int | None, digest: str, most: int) -> Change | None:
+        """The change that was made already, or None when it is to be accepted now. `index` None: after whichever frame
+        was last. `ordinal`: it is so manieth change after that frame, from 1; None: the same as the last is that one.
 
         Raises:
-            FrameGap: it belongs after a frame that has not come.
+            FrameGap: it belongs after a frame, or a change, that has not come.
             FrameAcknowledged: frames have come since.
+            InvalidOption: the change of this ordinal was another.
+            Overloaded: `most` were made after this frame.
         """
         last = self.next_frame - 1
-        if index > last:
+        if index is not None and index > last:
             raise FrameGap(
                 f"objects are changed after frame {index}, but frame {self.next_frame} is expected next; send that one",
                 expected=self.next_frame,
             )
-        if index < last:
+        if index is not None and index < last:
             raise FrameAcknowledged(
                 f"frame {last} has come since frame {index}; change the objects after the frame sent last",
                 expected=self.next_frame,
             )
-        return self.changes.get(digest)
+        count = len(self.changes)
+        if ordinal is not None and not 1 <= ordinal <= count + 1:
+            raise FrameGap(
+                f"change {ordinal} came, but change {count + 1} after frame {last} is expected next; send that one",
+                expected=self.next_frame,
+                expected_ordinal=count + 1,
+            )
+        place = count if ordinal is None else ordinal
+        if 1 <= place <= count and self.changes[place - 1].digest == digest:
+            return self.changes[place - 1]
+        if ordinal is not None and ordinal <= count:
+            raise InvalidOption(f"change {ordinal} after frame {last} was another one; count on")
+        if count >= most:
+            raise Overloaded(f"{count} changes were made after frame {last}; send the next frame", retry_after_s=1.0)
+        return None
 
     def accept_change(self, digest: str) -> tuple[Change, Turn, Turn]:
         """Register a change (as `find_change` allowed): itself, the turn before it, and its own."""
-        before, turn, change = self._tail, Turn.waiting(), Change(digest)
-        self.changes[digest] = change
+        before, turn, change = self._tail, Turn.waiting(), Change(digest, siblings=self.changes)
+        self.changes.append(change)
         self._changing_now += 1
         self._tail = turn
         return change, before, turn
@@ -231,31 +207,31 @@ class Session:
     def settle_change(self, change: Change, followed: Followed) -> None:
         self.revision += 1
         change.revision = self.objects_revision = self.revision
+        change.made = True
         self._settled = followed
-        self._settled_changes = (*self._settled_changes, change.digest)
 
-    def end_change(self, change: Change, *, made: bool) -> None:
-        """`made` False: it may be sent again."""
+    def end_change(self, change: Change) -> None:
+        """Whatever became of it. One that was not made may be sent again."""
         self._changing_now -= 1
-        if not made and self.changes.get(change.digest) is change:
-            del self.changes[change.digest]
+        change.withdraw()
 
     def settle(self, entry: Entry, outcome: Outcome, followed: Followed) -> None:
         """The frame after `settled_frame` has its outcome; `followed` is what is followed after it."""
         self.revision += 1
         entry.outcome, entry.revision = outcome, self.revision
         self.settled_frame, self._settled = entry.index, followed
-        self._settled_changes = ()
         self._uncommitted[entry.index] = self.revision
 
     def roll_back(self, entry: Entry, before: Turn) -> None:
         """Forget an accepted frame and those behind it, as if they had not come. Once is enough."""
         if self.outbox.get(entry.index) is not entry:
             return
-        for index in range(entry.index, self.next_frame):
-            self.outbox.pop(index, None)
+        for index in [index for index in self.outbox if index >= entry.index]:
+            self.outbox.pop(index)
             self._uncommitted.pop(index, None)
         self.next_frame = entry.index
+        self.newest_ready = min(self.newest_ready, entry.index - 1)
+        self.changes = entry.changes_before
         self._tail = before
 
     def commit(self, revision: int) -> None:
@@ -276,7 +252,7 @@ class Session:
             object_ids=self._settled.object_ids,
             state_changing={name: self._settled.state[name] for name in self._changing},
             state_constant={name: self._settled.state[name] for name in self._constant},
-            changes=self._settled_changes,
+            changes=tuple(change.digest for change in self._changes_settled() if change.made),
             outbox=tuple(
                 entry.outcome
                 for entry in self.outbox.values()
@@ -297,6 +273,10 @@ class Session:
             committed_frame=self.committed_frame,
             expires_in_s=expires_in_s,
         )
+
+    def _changes_settled(self) -> list[Change]:
+        """Those after `settled_frame`, which the first frame under way has behind it."""
+        return next((e.changes_before for e in self.outbox.values() if e.index > self.settled_frame), self.changes)
 
     def _acknowledge(self, through: int) -> None:
         """An answer that is not made yet cannot have been taken: calls may overlap."""

@@ -12,15 +12,23 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import TypeVar
 
-from service.core.errors import FrameGap, InvalidImage, InvalidInput, InvalidMask, InvalidOption, S2sppError
+from service.core.errors import (
+    FrameDropped,
+    FrameGap,
+    InvalidImage,
+    InvalidInput,
+    InvalidMask,
+    InvalidOption,
+    S2sppError,
+)
 from service.core.ports import EngineObserver, FrameTimes, StepQueue
 from service.core.types import DrawObjects, EncodedImage, Failure, ImageU8, ModelInfo, ObjectChange, RemoveObject
 from service.engine.faults import told
 from service.engine.limits import EngineLimits
 from service.engine.objects import Change, Followed
 from service.engine.pixels import make_answer, read_frame, read_opening
-from service.engine.session import Entry, Outcome, Turn
 from service.engine.table import Resident
+from service.engine.turns import Entry, Outcome, Turn, dropped
 
 _Result = TypeVar("_Result")
 
@@ -65,6 +73,8 @@ class Stepper:
     async def _answer(self, resident: Resident, entry: Entry, image: EncodedImage, before: Turn, turn: Turn) -> Outcome:
         session = resident.session
         read = await self._read(resident, image)
+        if not isinstance(read, InvalidInput):
+            session.newest_ready = max(session.newest_ready, entry.index)
         followed = await before.stepped
         if followed is None:
             raise _PredecessorFailed
@@ -74,6 +84,10 @@ class Stepper:
         if isinstance(read, InvalidInput):
             times = None
             outcome = Failure(entry.index, read.reason, read.message, read.metadata)
+            turn.stepped.set_result(followed)
+        elif session.realtime and entry.index < session.newest_ready:
+            times = None
+            outcome = dropped(entry.index)
             turn.stepped.set_result(followed)
         else:
             frame, decode_s = read
@@ -98,17 +112,24 @@ class Stepper:
         turn.settled.set_result(True)
         if times is not None:
             self._observer.frame_answered(times)
+        elif isinstance(outcome, Failure) and outcome.reason == FrameDropped.reason:
+            self._observer.frame_dropped()
         elif isinstance(outcome, Failure):
             self._observer.frame_failed(outcome.reason)
         return outcome
 
     async def change(
-        self, resident: Resident, change: Change, wanted: ObjectChange, before: Turn, turn: Turn
+        self,
+        resident: Resident,
+        change: Change,
+        wanted: ObjectChange,
+        ordinal: int | None,
+        before: Turn,
+        turn: Turn,
     ) -> S2sppError | None:
         """The objects as `wanted`, settled in the session; or the error that kept them as they were. What comes behind
         goes on either way."""
         session = resident.session
-        made = False
         try:
             drawn = await self._drawn(resident, wanted) if isinstance(wanted, DrawObjects) else None
             followed = await before.stepped
@@ -120,21 +141,28 @@ class Stepper:
                 )
             problem = drawn if isinstance(drawn, S2sppError) else None
             problem = problem or resident.commits.gone
+            if problem is None and ordinal not in (None, change.ordinal):
+                problem = FrameGap(
+                    f"change {ordinal} cannot be made, because one before it failed; send change {change.ordinal} next",
+                    expected=session.next_frame,
+                    expected_ordinal=change.ordinal,
+                )
             if problem is None:
                 try:
                     followed = self._changed(followed, wanted, drawn)
                 except Exception as error:
                     problem = told(error, f"changing the objects of session {session.id}")
+            if problem is not None:
+                change.withdraw()  # before those behind it are let go: they count
             turn.stepped.set_result(followed)
             if not await before.settled:
                 return FrameGap("the frame before failed", expected=session.next_frame)
             if problem is None:
                 session.settle_change(change, followed)
-                made = True
             turn.settled.set_result(True)
             return problem
         finally:
-            session.end_change(change, made=made)
+            session.end_change(change)
             turn.abandon()
 
     def _changed(self, followed: Followed, wanted: ObjectChange, drawn: Followed | S2sppError | None) -> Followed:

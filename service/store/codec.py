@@ -30,6 +30,7 @@ from service.core.errors import SnapshotDamaged
 from service.core.types import (
     Answer,
     Failure,
+    Flow,
     MaskFormat,
     ObjectReport,
     SessionId,
@@ -129,7 +130,7 @@ def decode(session: SessionId, fields: Mapping[str, bytes]) -> Snapshot:
         return Snapshot(
             session=session,
             model_digest=head.model_digest,
-            options=SessionOptions(mask_format=MaskFormat(meta["options"]["mask_format"])),
+            options=SessionOptions(MaskFormat(meta["options"]["mask_format"]), Flow(meta["options"]["flow"])),
             height=meta["height"],
             width=meta["width"],
             object_ids=object_ids,

@@ -76,7 +76,9 @@ class FakeEngine:
         self.streams: list[str | None] = []
         self.opened: list[tuple[EncodedImage, EncodedImage, SessionOptions]] = []
         self.deleted: list[SessionId] = []
-        self.changes: list[tuple[SessionId, int, ObjectChange, Durability]] = []
+        self.left: list[str] = []
+        self.changes: list[tuple[SessionId, int | None, ObjectChange, Durability]] = []
+        self.ordinals: list[int | None] = []
         self.failure: Exception | None = None
         self.frame_failures: dict[int, Exception] = {}
         self.in_flight = 0
@@ -91,13 +93,16 @@ class FakeEngine:
         for frame_index in frame_indices:
             self._held[frame_index].set()
 
-    async def open(self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions) -> Opened:
+    async def open(
+        self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions, *, stream: str | None = None
+    ) -> Opened:
         self._fail()
         height, width = image_size(frame)
         labels = decode_mask(mask, ImageLimits())
         if labels.shape != (height, width):
             raise InvalidMask("the mask is not of the frame's size")
         self.opened.append((frame, mask, options))
+        self.streams.append(stream)
         session = new_session_id()
         self.sessions[session] = FakeSession(labels, options)
         return Opened(await self.describe(session), state_bytes=1234)
@@ -142,20 +147,27 @@ class FakeEngine:
     ) -> Resumed:
         state = self._session(session)
         first = state.next_frame if received_through is None else received_through + 1
+        self.streams.append(stream)
         answers = tuple(answer(state, index) for index in range(first, state.next_frame))
         return Resumed(await self.describe(session), answers)
+
+    async def leave(self, session: SessionId, stream: str) -> None:
+        self.left.append(stream)
 
     async def change(
         self,
         session: SessionId,
-        frame_index: int,
+        frame_index: int | None,
         change: ObjectChange,
         *,
         durability: Durability,
+        ordinal: int | None = None,
         stream: str | None = None,
     ) -> SessionInfo:
         self.changes.append((session, frame_index, change, durability))
+        self.ordinals.append(ordinal)
         state = self._session(session)
+        frame_index = state.next_frame - 1 if frame_index is None else frame_index
         if frame_index != state.next_frame - 1:
             raise FrameGap("wrong frame index", expected=state.next_frame)
         if isinstance(change, RemoveObject):

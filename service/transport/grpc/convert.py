@@ -8,6 +8,7 @@ from service.core.ports import Delivered
 from service.core.types import (
     DrawObjects,
     EncodedImage,
+    Flow,
     ImageFormat,
     MaskFormat,
     ModelInfo,
@@ -24,6 +25,10 @@ _MASK_FORMATS = {
     pb.MASK_FORMAT_UNSPECIFIED: MaskFormat.PNG,
     **{value: form for form, value in _MASK_FORMATS_OUT.items()},
 }
+_FLOWS = {
+    pb.FLOW_UNSPECIFIED: Flow.LOSSLESS,
+    **{pb.Flow.Value(f"FLOW_{flow.name}"): flow for flow in Flow},
+}
 
 
 def image(message: pb.Image) -> EncodedImage:
@@ -37,7 +42,9 @@ def options(message: pb.SessionOptions) -> SessionOptions:
     """Raises InvalidOption for a format of a newer contract than this server's."""
     if message.mask_format not in _MASK_FORMATS:
         raise InvalidOption(f"unknown mask format {message.mask_format}; use one of {pb.MaskFormat.keys()}")
-    return SessionOptions(mask_format=_MASK_FORMATS[message.mask_format])
+    if message.flow not in _FLOWS:
+        raise InvalidOption(f"unknown flow {message.flow}; use one of {pb.Flow.keys()}")
+    return SessionOptions(_MASK_FORMATS[message.mask_format], _FLOWS[message.flow])
 
 
 def drawing(message: pb.Drawing) -> DrawObjects:

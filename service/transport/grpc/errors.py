@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from service.core.errors import (
     FrameAcknowledged,
+    FrameDropped,
     FrameGap,
     InvalidInput,
     ModelMismatch,
@@ -36,6 +37,7 @@ STATUS_CODES: Mapping[type[S2sppError], grpc.StatusCode] = {
     SessionExpired: grpc.StatusCode.NOT_FOUND,
     FrameAcknowledged: grpc.StatusCode.ALREADY_EXISTS,
     FrameGap: grpc.StatusCode.OUT_OF_RANGE,
+    FrameDropped: grpc.StatusCode.CANCELLED,
     OwnershipLost: grpc.StatusCode.ABORTED,
     SessionRolledBack: grpc.StatusCode.DATA_LOSS,
     SnapshotDamaged: grpc.StatusCode.DATA_LOSS,

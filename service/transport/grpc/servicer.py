@@ -14,7 +14,7 @@ from s2spp.v1 import segmentation_pb2 as pb
 from s2spp.v1 import segmentation_pb2_grpc
 from service.core.errors import InvalidOption, Unavailable
 from service.core.ports import Engine, Resumed
-from service.core.types import Durability, RemoveObject, parse_session_id
+from service.core.types import Durability, ObjectChange, RemoveObject, SessionInfo, parse_session_id
 from service.transport.grpc import convert
 from service.transport.grpc.errors import status_of
 from service.transport.grpc.track import FrameLoop, replayed
@@ -47,10 +47,13 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
             stream = secrets.token_hex(8)
             begun = await self._begin(await anext(request_iterator, pb.TrackRequest()), stream)
             session = begun.info.session
-            await context.write(pb.TrackResponse(session=convert.session_message(begun.info)))
-            for answer in begun.answers:
-                await context.write(replayed(answer, begun.info.committed_frame))
-            await FrameLoop(self._engine, session, stream, request_iterator, context.write, self._window).run()
+            try:
+                await context.write(pb.TrackResponse(session=convert.session_message(begun.info)))
+                for answer in begun.answers:
+                    await context.write(replayed(answer, begun.info.committed_frame))
+                await FrameLoop(self._engine, session, stream, request_iterator, context.write, self._window).run()
+            finally:
+                await self._engine.leave(session, stream)
 
     async def _begin(self, first: pb.TrackRequest, stream: str) -> Resumed:
         match first.WhichOneof("command"):
@@ -59,6 +62,7 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
                     convert.image(first.open.frame),
                     convert.image(first.open.mask),
                     convert.options(first.open.options),
+                    stream=stream,
                 )
                 return Resumed(opened.info, ())
             case "resume":
@@ -90,17 +94,24 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
 
     async def DrawObjects(self, request: pb.DrawObjectsRequest, context: Context) -> pb.DrawObjectsResponse:
         async with _errors_as_status(context):
-            session = parse_session_id(request.session_id)
-            change = convert.drawing(request.drawing)
-            info = await self._engine.change(session, request.drawing.frame_index, change, durability=Durability.STRICT)
+            drawing = request.drawing
+            info = await self._change(request.session_id, drawing, convert.drawing(drawing))
             return pb.DrawObjectsResponse(session=convert.session_message(info))
 
     async def RemoveObject(self, request: pb.RemoveObjectRequest, context: Context) -> pb.RemoveObjectResponse:
         async with _errors_as_status(context):
-            session = parse_session_id(request.session_id)
-            change = RemoveObject(request.removal.object_id)
-            info = await self._engine.change(session, request.removal.frame_index, change, durability=Durability.STRICT)
+            removal = request.removal
+            info = await self._change(request.session_id, removal, RemoveObject(removal.object_id))
             return pb.RemoveObjectResponse(session=convert.session_message(info))
+
+    async def _change(self, session: str, placed: pb.Drawing | pb.Removal, change: ObjectChange) -> SessionInfo:
+        return await self._engine.change(
+            parse_session_id(session),
+            placed.frame_index,
+            change,
+            durability=Durability.STRICT,
+            ordinal=placed.ordinal or None,
+        )
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
         async with _errors_as_status(context):

@@ -93,8 +93,7 @@ class FrameLoop:
             case "draw":
                 index, change = request.draw.frame_index, self._draw(request.draw)
             case "remove":
-                index = request.remove.frame_index
-                change = self._change(index, RemoveObject(request.remove.object_id))
+                index, change = request.remove.frame_index, self._remove(request.remove)
             case _:
                 raise InvalidOption("a Track stream opens or resumes with its first message, and with no other")
         return _Pending(index, asyncio.create_task(change), is_change=True)
@@ -111,11 +110,19 @@ class FrameLoop:
         )
 
     async def _draw(self, drawing: pb.Drawing) -> SessionInfo:
-        return await self._change(drawing.frame_index, convert.drawing(drawing))
+        return await self._change(drawing.frame_index, drawing.ordinal, convert.drawing(drawing))
 
-    async def _change(self, frame_index: int, change: ObjectChange) -> SessionInfo:
+    async def _remove(self, removal: pb.Removal) -> SessionInfo:
+        return await self._change(removal.frame_index, removal.ordinal, RemoveObject(removal.object_id))
+
+    async def _change(self, frame_index: int, ordinal: int, change: ObjectChange) -> SessionInfo:
         return await self._engine.change(
-            self._session, frame_index, change, durability=Durability.RELAXED, stream=self._stream
+            self._session,
+            frame_index,
+            change,
+            durability=Durability.RELAXED,
+            ordinal=ordinal or None,
+            stream=self._stream,
         )
 
 

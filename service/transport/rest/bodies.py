@@ -11,7 +11,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from service.core.errors import InputTooLarge, InvalidOption, UnsupportedMedia
-from service.core.types import EncodedImage, ImageFormat, MaskFormat, SessionOptions
+from service.core.types import EncodedImage, Flow, ImageFormat, MaskFormat, SessionOptions
 
 RAW_RGB8 = "application/x-rgb8"
 SNIFFED = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
@@ -25,6 +25,7 @@ class OptionsIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     mask_format: MaskFormat = MaskFormat.PNG
+    flow: Flow = Flow.LOSSLESS
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ async def _options_part(form: FormData) -> SessionOptions:
     except ValidationError as error:
         faults = (": ".join([*map(str, fault["loc"]), fault["msg"]]) for fault in error.errors())
         raise InvalidOption(f"part 'options': {'; '.join(faults)}") from error
-    return SessionOptions(mask_format=options.mask_format)
+    return SessionOptions(options.mask_format, options.flow)
 
 
 async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:

@@ -20,8 +20,17 @@ FrameSentLast = Annotated[
     Query(
         ge=0,
         le=MAX_INDEX,
-        description="Index of the frame sent last. With it, the same request sent again has no further effect, and one "
-        "that comes too late is refused; without it, whichever frame was last",
+        description="Index of the frame sent last: a request that comes too late is refused. Without it, whichever "
+        "frame was last",
+    ),
+]
+Ordinal = Annotated[
+    int | None,
+    Query(
+        ge=1,
+        le=MAX_INDEX,
+        description="Which change of objects it is after that frame, counted from 1: with it, the same request sent "
+        "again has no further effect. Without it, only if it is the same as the last one",
     ),
 ]
 _FORM = {
@@ -48,12 +57,18 @@ def object_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
         errors.SessionExpired,
         errors.FrameAcknowledged,
         errors.FrameGap,
+        errors.OwnershipLost,
+        errors.SessionRolledBack,
+        errors.SnapshotDamaged,
+        errors.ModelMismatch,
+        errors.Overloaded,
         errors.Unavailable,
     )
 
-    async def change(session: SessionId, frame_index: int | None, what: ObjectChange) -> SessionOut:
-        last = (await engine.describe(session)).next_frame - 1 if frame_index is None else frame_index
-        info = await engine.change(session, last, what, durability=Durability.STRICT)
+    async def change(
+        session: SessionId, frame_index: int | None, ordinal: int | None, what: ObjectChange
+    ) -> SessionOut:
+        info = await engine.change(session, frame_index, what, durability=Durability.STRICT, ordinal=ordinal)
         return SessionOut.model_validate(info)
 
     @routes.post("", summary="Add objects, or draw known ones anew", responses=problems, openapi_extra=_FORM_BODY)
@@ -61,6 +76,7 @@ def object_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
         request: Request,
         session: SessionPath,
         frame_index: FrameSentLast = None,
+        ordinal: Ordinal = None,
         height: RawHeight = 0,
         width: RawWidth = 0,
     ) -> SessionOut:
@@ -68,7 +84,7 @@ def object_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
         added, or starts again from there where it is followed already; the others go on. The answer leaves once the
         change is stored."""
         form = await read_marked_frame(request, max_image_bytes, height, width, with_options=False)
-        return await change(session, frame_index, DrawObjects(form.frame, form.mask))
+        return await change(session, frame_index, ordinal, DrawObjects(form.frame, form.mask))
 
     @routes.put("/{object_id}/mask", summary="Correct one object", responses=problems, openapi_extra=_FORM_BODY)
     async def draw_object(
@@ -76,16 +92,19 @@ def object_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
         session: SessionPath,
         object_id: ObjectId,
         frame_index: FrameSentLast = None,
+        ordinal: Ordinal = None,
         height: RawHeight = 0,
         width: RawWidth = 0,
     ) -> SessionOut:
         """As adding objects, but all that the mask marks, whatever its values, is this one object."""
         form = await read_marked_frame(request, max_image_bytes, height, width, with_options=False)
-        return await change(session, frame_index, DrawObjects(form.frame, form.mask, as_object=object_id))
+        return await change(session, frame_index, ordinal, DrawObjects(form.frame, form.mask, as_object=object_id))
 
     @routes.delete("/{object_id}", summary="Follow one object no longer", responses=problems)
-    async def remove_object(session: SessionPath, object_id: ObjectId, frame_index: FrameSentLast = None) -> SessionOut:
+    async def remove_object(
+        session: SessionPath, object_id: ObjectId, frame_index: FrameSentLast = None, ordinal: Ordinal = None
+    ) -> SessionOut:
         """The others go on. The last object stays: delete the session instead."""
-        return await change(session, frame_index, RemoveObject(object_id))
+        return await change(session, frame_index, ordinal, RemoveObject(object_id))
 
     return routes

@@ -38,6 +38,7 @@ ERRORS: Mapping[type[errors.S2sppError], Row] = {
     errors.SessionExpired: Row(410, "Session expired", "the session was idle for too long; open a new one"),
     errors.FrameAcknowledged: Row(409, "Frame answered before", "frame 4 was answered and acknowledged"),
     errors.FrameGap: Row(409, "Frame out of order", "expected frame 5, got 7"),
+    errors.FrameDropped: Row(409, "Frame dropped", "frame 7 was dropped: a newer one had come before its turn"),
     errors.OwnershipLost: Row(409, "Session taken over", "a newer stream has taken this session"),
     errors.SessionRolledBack: Row(409, "Session rolled back", "the store lost what followed frame 40"),
     errors.SnapshotDamaged: Row(409, "Stored session damaged", "the stored field 'object:1:state' is cut short"),

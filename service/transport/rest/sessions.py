@@ -98,6 +98,7 @@ def session_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
                 *lost,
                 errors.FrameAcknowledged,
                 errors.FrameGap,
+                errors.FrameDropped,
                 errors.OwnershipLost,
                 errors.SessionRolledBack,
                 errors.ModelMismatch,

@@ -120,6 +120,12 @@ class Watcher:
     def session_restored(self) -> None:
         self.events["restored"] += 1
 
+    def session_resumed(self) -> None:
+        self.events["resumed"] += 1
+
+    def session_parked(self) -> None:
+        self.events["parked"] += 1
+
     def session_expired(self) -> None:
         self.events["expired"] += 1
 
@@ -131,6 +137,9 @@ class Watcher:
 
     def frame_answered(self, times: FrameTimes) -> None:
         self.times.append(times)
+
+    def frame_dropped(self) -> None:
+        self.events["dropped"] += 1
 
     def frame_failed(self, reason: str) -> None:
         self.events[reason] += 1

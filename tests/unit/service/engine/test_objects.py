@@ -16,8 +16,10 @@ from service.core.errors import (
     InvalidImage,
     InvalidMask,
     InvalidOption,
+    Overloaded,
     S2sppError,
     SessionUnknown,
+    UnsupportedMedia,
 )
 from service.core.types import Answer, DrawObjects, EncodedImage, LabelMap, RemoveObject, SessionId, SessionInfo
 from service.engine import EngineLimits
@@ -54,8 +56,14 @@ def assert_equal(one: dict[str, NDArray[np.generic]], other: dict[str, NDArray[n
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
-async def change(world: World, session: SessionId, index: int, what: DrawObjects | RemoveObject) -> SessionInfo:
-    return await world.engine.change(session, index, what, durability=STRICT)
+async def change(
+    world: World,
+    session: SessionId,
+    index: int | None,
+    what: DrawObjects | RemoveObject,
+    ordinal: int | None = None,
+) -> SessionInfo:
+    return await world.engine.change(session, index, what, durability=STRICT, ordinal=ordinal)
 
 
 async def follow(world: World, session: SessionId, first: int, last: int) -> list[Answer]:
@@ -130,23 +138,100 @@ async def test_changes_take_effect_in_the_order_of_the_calls_among_frames_under_
     assert ids == [(1, 3), (1, 3), (1, 3, 7), (3, 7)]
 
 
-async def test_the_same_change_sent_again_has_no_effect_also_after_a_crash(world: World) -> None:
+async def test_a_numbered_change_sent_again_has_no_effect_also_after_a_crash(world: World) -> None:
     session = await world.open()
     await follow(world, session, 1, 2)
-    await change(world, session, 2, draw(7, 2))
+    await change(world, session, 2, draw(7, 2), 1)
     saves = world.wire.calls["save"]
-    await change(world, session, 2, draw(7, 2))
-    await change(world, session, 2, RemoveObject(3))
-    await change(world, session, 2, RemoveObject(3))
+    await change(world, session, 2, draw(7, 2), 1)
+    await change(world, session, 2, RemoveObject(3), 2)
+    await change(world, session, 2, RemoveObject(3), 2)
     assert world.wire.calls["save"] == saves + 1
     world.crash()
-    assert (await change(world, session, 2, RemoveObject(3))).object_ids == (1, 7)
+    assert (await change(world, session, 2, RemoveObject(3), 2)).object_ids == (1, 7)
+    assert (await change(world, session, 2, draw(7, 2), 1)).object_ids == (1, 7)
     assert world.wire.calls["save"] == 0
-    before = await world.store.load(session)
-    assert (await change(world, session, 2, draw(7, 2))).object_ids == (1, 7)
-    assert (await world.store.load(session)).next_frame == before.next_frame
     await follow(world, session, 3, 4)
     assert_equal(await state_of(world, session, 7), await state_of(world, await alone(world, 7, 2, 4), 7))
+
+
+async def test_an_unnumbered_change_is_the_same_again_only_right_after_itself(world: World) -> None:
+    session, once = await world.open(), await world.open()
+    for what in (draw(7, 0), draw(7, 0), draw(7, 0, left=30), draw(7, 0)):
+        await change(world, session, None, what)
+    await change(world, once, None, draw(7, 0))
+    await follow(world, session, 1, 2)
+    await follow(world, once, 1, 2)
+    assert_equal(await state_of(world, session, 7), await state_of(world, once, 7))
+
+
+async def test_the_number_of_a_change_says_which_it_is(world: World) -> None:
+    session = await world.open()
+    await change(world, session, 0, draw(7, 0), 1)
+    await change(world, session, 0, draw(7, 0, left=30), 2)
+    assert (await change(world, session, 0, draw(7, 0), 3)).object_ids == (1, 3, 7)
+    with pytest.raises(FrameGap, match="change 4 after frame 0 is expected"):
+        await change(world, session, 0, RemoveObject(1), 5)
+    with pytest.raises(InvalidOption, match="change 2 after frame 0 was another one"):
+        await change(world, session, 0, RemoveObject(1), 2)
+    await follow(world, session, 1, 1)
+    assert (await change(world, session, 1, RemoveObject(1), 1)).object_ids == (3, 7)
+
+
+async def test_a_change_that_fails_leaves_its_number_open_and_those_under_way_behind_it_fail_too(world: World) -> None:
+    session = await world.open()
+    world.runtime.gate.clear()
+    frame = asyncio.create_task(world.post(session, 1, durability=RELAXED))
+    await asyncio.sleep(0)
+    changes = []
+    for number, what in enumerate((RemoveObject(99), RemoveObject(1)), 1):
+        changes.append(asyncio.create_task(change(world, session, 1, what, number)))
+        await asyncio.sleep(0)
+    world.runtime.gate.set()
+    await frame
+    first, second = await asyncio.gather(*changes, return_exceptions=True)
+    assert isinstance(first, InvalidOption)
+    assert isinstance(second, FrameGap) and second.metadata["expected_ordinal"] == "1"
+    assert (await change(world, session, 1, RemoveObject(1), 1)).object_ids == (3,)
+
+
+async def test_a_frame_that_the_model_failed_on_leaves_the_changes_before_it_made(world: World) -> None:
+    session = await world.open()
+    await follow(world, session, 1, 1)
+    await change(world, session, 1, draw(7, 1), 1)
+    world.runtime.poison = lambda frame: True
+    with pytest.raises(S2sppError):
+        await world.post(session, 2)
+    world.runtime.poison = lambda frame: False
+    saves = world.wire.calls["save"]
+    assert (await change(world, session, 1, draw(7, 1), 1)).object_ids == (1, 3, 7)
+    assert world.wire.calls["save"] == saves
+    assert (await change(world, session, 1, RemoveObject(3), 2)).object_ids == (1, 7)
+    await follow(world, session, 2, 3)
+    assert_equal(await state_of(world, session, 7), await state_of(world, await alone(world, 7, 1, 3), 7))
+
+
+async def test_a_bad_frame_is_not_sent_anew_once_objects_were_drawn_after_it(world: World) -> None:
+    session = await world.open()
+    with pytest.raises(S2sppError):
+        await world.post(session, 1, EncodedImage(b"no picture"))
+    await change(world, session, 1, draw(7, 1), 1)
+    with pytest.raises(UnsupportedMedia):
+        await world.post(session, 1)
+    await follow(world, session, 2, 3)
+    assert_equal(await state_of(world, session, 7), await state_of(world, await alone(world, 7, 1, 3), 7))
+
+
+async def test_changes_between_two_frames_are_bounded() -> None:
+    world = World(EngineLimits(window=3))
+    session = await world.open()
+    for number in range(3):
+        await change(world, session, 0, draw(7, 0, left=4 + number))
+    with pytest.raises(Overloaded, match="send the next frame"):
+        await change(world, session, 0, draw(7, 0))
+    await follow(world, session, 1, 1)
+    await change(world, session, 1, draw(7, 1))
+    await world.end()
 
 
 async def test_what_was_not_stored_when_the_process_died_is_made_when_sent_again(world: World) -> None:

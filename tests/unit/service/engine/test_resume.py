@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from engine_world import RELAXED, World, raw_frame
+from engine_world import RAW, RELAXED, World, first_labels, raw_frame, raw_mask
 
-from service.core.errors import FrameAcknowledged, OwnershipLost, S2sppError, SessionRolledBack
+from service.core.errors import FrameAcknowledged, OwnershipLost, S2sppError, SessionRolledBack, Unavailable
 from service.core.types import EncodedImage, Failure, RemoveObject
+from service.engine import EngineLimits
+from tests.fakes.waiting import until
 
 
 @pytest.fixture
@@ -97,20 +99,61 @@ async def test_what_was_acknowledged_does_not_come_again(world: World) -> None:
 
 
 async def test_the_newest_stream_has_the_session(world: World) -> None:
-    session = await world.open()
+    mask = raw_mask(first_labels())
+    session = (await world.engine.open(raw_frame(0), mask, RAW, stream="old")).info.session
 
     async def send(index: int, stream: str | None) -> None:
         await world.engine.segment(session, index, raw_frame(index), durability=RELAXED, stream=stream)
 
     await send(1, "old")
     await world.engine.resume(session, 1, "new")
-    with pytest.raises(OwnershipLost):
-        await send(2, "old")
-    with pytest.raises(OwnershipLost):
-        await world.engine.change(session, 1, RemoveObject(1), durability=RELAXED, stream="old")
+    for _ in range(2):
+        with pytest.raises(OwnershipLost):
+            await send(2, "old")
+        with pytest.raises(OwnershipLost):
+            await world.engine.change(session, 1, RemoveObject(1), durability=RELAXED, stream="old")
+        # Not even when the session has left memory in the meantime.
+        await until(lambda: world.watcher.events["parked"] == 1 or park(world))
     await send(2, "new")
-    # Single calls name no stream. After a restart whoever comes first has it.
+    # Single calls name no stream.
     await send(3, None)
-    await world.engine.close()
-    world.crash()
-    await send(4, "old")
+    # An old stream's end takes nothing from the new one, and once that has left, the old one still has no say.
+    await world.engine.leave(session, "old")
+    await send(4, "new")
+    await world.engine.leave(session, "new")
+    with pytest.raises(OwnershipLost):
+        await send(5, "old")
+    await world.engine.resume(session, 4, "newer")
+    await send(5, "newer")
+
+
+async def test_the_end_of_a_stream_is_stored(world: World) -> None:
+    mask = raw_mask(first_labels())
+    session = (await world.engine.open(raw_frame(0), mask, RAW, stream="s")).info.session
+    await world.engine.segment(session, 1, raw_frame(1), durability=RELAXED, stream="s")
+    assert (await world.engine.describe(session)).committed_frame == 0
+    await world.engine.leave(session, "s")
+    await until(lambda: world.wire.saves[-1][0] == 2)
+
+
+async def test_answers_that_are_handed_out_again_are_not_ever_further_ahead_of_the_store() -> None:
+    world = World(EngineLimits(max_uncommitted=3, commit_every=100))
+    session = await world.open()
+    for index in (1, 2):
+        await world.post(session, index, None, RELAXED, 0)
+    world.wire.failing = True
+    third = asyncio.create_task(world.post(session, 3, None, RELAXED, 0))
+    with pytest.raises(Unavailable):
+        await third
+    with pytest.raises(Unavailable):
+        await world.engine.resume(session, 0)
+    world.wire.failing = False
+    assert len((await world.engine.resume(session, 0)).answers) == 3
+    assert (await world.engine.describe(session)).committed_frame == 3
+    await world.end()
+
+
+def park(world: World) -> bool:
+    world.clock.advance(world.limits.park_idle_s)
+    world.engine.sweep()
+    return False

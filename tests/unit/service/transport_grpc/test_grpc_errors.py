@@ -28,6 +28,7 @@ CODES = {
     errors.SessionUnknown: "NOT_FOUND",
     errors.SessionExpired: "NOT_FOUND",
     errors.FrameAcknowledged: "ALREADY_EXISTS",
+    errors.FrameDropped: "CANCELLED",
     errors.FrameGap: "OUT_OF_RANGE",
     errors.OwnershipLost: "ABORTED",
     errors.SessionRolledBack: "DATA_LOSS",

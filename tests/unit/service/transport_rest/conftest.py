@@ -41,7 +41,7 @@ class ScriptedEngine:
         self.opened: list[tuple[EncodedImage, EncodedImage, SessionOptions]] = []
         self.calls: list[Call] = []
         self.deleted: list[SessionId] = []
-        self.changes: list[tuple[SessionId, int, ObjectChange, Durability]] = []
+        self.changes: list[tuple[SessionId, int | None, int | None, ObjectChange, Durability]] = []
         self.gates: dict[int, asyncio.Event] = {}
         self.mask_format = MaskFormat.PNG
         self.info = SessionInfo(SESSION, "fake", "d1", 4, 6, (1, 7), 1, 0, 60.0)
@@ -51,7 +51,9 @@ class ScriptedEngine:
         if failure is not None:
             raise failure
 
-    async def open(self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions) -> Opened:
+    async def open(
+        self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions, *, stream: str | None = None
+    ) -> Opened:
         self._fail()
         self.opened.append((frame, mask, options))
         return Opened(self.info, state_bytes=1234)
@@ -91,17 +93,21 @@ class ScriptedEngine:
         self._fail()
         return Resumed(self.info, ())
 
+    async def leave(self, session: SessionId, stream: str) -> None:
+        pass
+
     async def change(
         self,
         session: SessionId,
-        frame_index: int,
+        frame_index: int | None,
         change: ObjectChange,
         *,
         durability: Durability,
+        ordinal: int | None = None,
         stream: str | None = None,
     ) -> SessionInfo:
         self._fail()
-        self.changes.append((session, frame_index, change, durability))
+        self.changes.append((session, frame_index, ordinal, change, durability))
         self.info = replace(self.info, object_ids=(*self.info.object_ids, 9))
         return self.info
 

@@ -19,19 +19,17 @@ DRAWN = DrawObjects(EncodedImage(b"frame"), EncodedImage(b"mask"))
 async def test_a_mask_on_the_frame_sent_last_adds_objects(
     http: httpx.AsyncClient, engine: ScriptedEngine, form: dict[str, Any]
 ) -> None:
-    answer = await http.post(OBJECTS, files=form, params={"frame_index": 4})
+    answer = await http.post(OBJECTS, files=form, params={"frame_index": 4, "ordinal": 2})
     assert answer.status_code == 200 and answer.json()["object_ids"] == [1, 7, 9]
-    assert engine.changes == [(SESSION, 4, DRAWN, Durability.STRICT)]
+    assert engine.changes == [(SESSION, 4, 2, DRAWN, Durability.STRICT)]
 
 
 async def test_without_an_index_it_is_whichever_frame_was_last(
     http: httpx.AsyncClient, engine: ScriptedEngine, form: dict[str, Any]
 ) -> None:
-    for index in (1, 2):
-        await http.post(f"/v1/sessions/{SESSION}/frames/{index}", content=b"x", headers={"Content-Type": "image/jpeg"})
     await http.post(OBJECTS, files=form)
     await http.delete(f"{OBJECTS}/7")
-    assert [(index, what) for _, index, what, _ in engine.changes] == [(2, DRAWN), (2, RemoveObject(7))]
+    assert [change[1:4] for change in engine.changes] == [(None, None, DRAWN), (None, None, RemoveObject(7))]
 
 
 async def test_one_object_is_corrected_and_removed(
@@ -40,7 +38,7 @@ async def test_one_object_is_corrected_and_removed(
     assert (await http.put(f"{OBJECTS}/7/mask", files=form, params={"frame_index": 0})).status_code == 200
     removed = await http.delete(f"{OBJECTS}/1", params={"frame_index": 0})
     assert removed.status_code == 200 and removed.json()["session"] == SESSION
-    assert [what for _, _, what, _ in engine.changes] == [
+    assert [what for _, _, _, what, _ in engine.changes] == [
         DrawObjects(DRAWN.frame, DRAWN.mask, as_object=7),
         RemoveObject(1),
     ]
@@ -51,7 +49,7 @@ async def test_a_raw_frame_brings_its_size(
 ) -> None:
     form["frame"] = ("f", b"x" * 72, "application/x-rgb8")
     await http.post(OBJECTS, files=form, params={"height": 4, "width": 6, "frame_index": 0})
-    (_, _, what, _) = engine.changes[0]
+    (_, _, _, what, _) = engine.changes[0]
     assert isinstance(what, DrawObjects)
     assert what.frame == EncodedImage(b"x" * 72, ImageFormat.RAW_RGB8, 4, 6)
 

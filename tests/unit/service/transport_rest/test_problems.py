@@ -179,6 +179,7 @@ async def test_openapi_documents_every_route_and_problem(http: httpx.AsyncClient
     assert set(conflict["examples"]) == {
         "FRAME_ACKNOWLEDGED",
         "FRAME_GAP",
+        "FRAME_DROPPED",
         "OWNERSHIP_LOST",
         "SESSION_ROLLED_BACK",
     }

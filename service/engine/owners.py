@@ -1,0 +1,30 @@
+"""Which stream a session belongs to: the one that opened or resumed it last."""
+
+from __future__ import annotations
+
+from service.core.errors import OwnershipLost
+from service.core.types import SessionId
+
+
+class Owners:
+    """Knows the streams that live, and no more: a session out of memory keeps its owner, one without a stream has
+    none."""
+
+    def __init__(self) -> None:
+        self._stream: dict[SessionId, str] = {}
+
+    def give(self, session: SessionId, stream: str | None) -> None:
+        if stream is not None:
+            self._stream[session] = stream
+
+    def check(self, session: SessionId, stream: str | None) -> None:
+        """Raises OwnershipLost. A caller that is no stream (None) may always send."""
+        if stream is not None and self._stream.get(session) != stream:
+            raise OwnershipLost("a newer stream has resumed this session; this one has no say in it any more")
+
+    def leave(self, session: SessionId, stream: str) -> bool:
+        """False: it was another one's."""
+        if self._stream.get(session) != stream:
+            return False
+        del self._stream[session]
+        return True

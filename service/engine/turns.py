@@ -1,0 +1,58 @@
+"""The order of a session: every accepted frame, and every change of the objects, waits for the one before it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from service.core.errors import FrameDropped, S2sppError
+from service.core.types import Answer, Failure
+from service.engine.objects import Change, Followed
+
+Outcome = Answer | Failure
+
+
+@dataclass(eq=False)
+class Turn:
+    """What comes next in a session waits for this. `stepped`: objects and state after it, None when they will never
+    come. `settled`: whether its answer stands."""
+
+    stepped: asyncio.Future[Followed | None]
+    settled: asyncio.Future[bool]
+
+    @classmethod
+    def waiting(cls) -> Turn:
+        loop = asyncio.get_running_loop()
+        return cls(loop.create_future(), loop.create_future())
+
+    @classmethod
+    def over(cls, followed: Followed) -> Turn:
+        turn = cls.waiting()
+        turn.stepped.set_result(followed)
+        turn.settled.set_result(True)
+        return turn
+
+    def abandon(self) -> None:
+        """Nothing more comes of this frame: those behind it must not step."""
+        if not self.stepped.done():
+            self.stepped.set_result(None)
+        if not self.settled.done():
+            self.settled.set_result(False)
+
+
+@dataclass(eq=False)
+class Entry:
+    """A frame in the outbox. `work` is the engine's own task, so a caller that departs cancels nothing; None
+    when the outcome came out of the store. `changes_before`: those between the frame before and this one."""
+
+    index: int
+    outcome: Outcome | None = None
+    revision: int = 0
+    work: asyncio.Task[Outcome | S2sppError] | None = field(default=None, repr=False)
+    changes_before: list[Change] = field(default_factory=list, repr=False)
+
+
+def dropped(frame_index: int) -> Failure:
+    """The outcome of a realtime frame that a newer one has overtaken."""
+    text = f"frame {frame_index} was dropped: a newer one had come before its turn"
+    return Failure(frame_index, FrameDropped.reason, text, {})
