@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self
 
 from service.client import requests
 from service.client.feed import TrackItem
 from service.client.images import FrameLike, MaskLike
-from service.client.stream import OnFrameError, result_of
+from service.client.stream import OnFrameError, Stream, result_of
 from service.client.sync import Client
 from service.client.wire import TrackedFrame
 from service.core.ports import Opened
-from service.core.types import MaskFormat, ModelInfo, SessionInfo
+from service.core.types import Flow, MaskFormat, ModelInfo, SessionInfo, SessionOptions
 
 _END: Any = object()
 
@@ -46,27 +47,37 @@ class AsyncClient:
         first_mask: MaskLike,
         *,
         mask_format: MaskFormat = MaskFormat.PNG,
+        flow: Flow = Flow.LOSSLESS,
         jpeg_quality: int | None = None,
         on_frame_error: OnFrameError | None = None,
+        keep_session: bool = False,
     ) -> AsyncGenerator[TrackedFrame]:
         """As `Client.track`. An ordinary iterable of `frames` is read in a thread, so it may block. Whoever
         leaves early does so within `contextlib.aclosing`, which ends the stream and the session at once."""
-        loop = asyncio.get_running_loop()
-        source = _FromLoop(frames, loop) if isinstance(frames, AsyncIterable) else frames
-        stream = self._client.stream(source, first_mask, mask_format, jpeg_quality)
-        thread = ThreadPoolExecutor(1, "s2spp-track")
-        try:
-            outcomes = iter(stream)
-            while (outcome := await loop.run_in_executor(thread, next, outcomes, _END)) is not _END:
-                result = result_of(outcome, on_frame_error)
-                if result is not None:
-                    yield result
-        finally:
-            stream.cancel()
-            if isinstance(source, _FromLoop):
-                source.cancel()
-            await loop.run_in_executor(thread, stream.close)
-            thread.shutdown(wait=False)
+        source = _readable(frames)
+        options = SessionOptions(mask_format, flow)
+        stream = self._client.stream(source, first_mask, options, jpeg_quality, keep_session)
+        async with aclosing(_followed(stream, source, on_frame_error)) as results:
+            async for result in results:
+                yield result
+
+    async def resume(
+        self,
+        session: str,
+        frames: Iterable[TrackItem] | AsyncIterable[TrackItem],
+        received_through: int,
+        *,
+        first_index: int = 0,
+        jpeg_quality: int | None = None,
+        on_frame_error: OnFrameError | None = None,
+        keep_session: bool = False,
+    ) -> AsyncGenerator[TrackedFrame]:
+        """As `Client.resume`; left as `track` is."""
+        source = _readable(frames)
+        stream = self._client.resumed_stream(session, source, received_through, first_index, jpeg_quality, keep_session)
+        async with aclosing(_followed(stream, source, on_frame_error)) as results:
+            async for result in results:
+                yield result
 
     async def create_session(
         self,
@@ -74,11 +85,12 @@ class AsyncClient:
         mask: MaskLike,
         *,
         mask_format: MaskFormat = MaskFormat.PNG,
+        flow: Flow = Flow.LOSSLESS,
         jpeg_quality: int | None = None,
     ) -> Opened:
         """As `Client.create_session`."""
         return await asyncio.to_thread(
-            self._client.create_session, frame, mask, mask_format=mask_format, jpeg_quality=jpeg_quality
+            self._client.create_session, frame, mask, mask_format=mask_format, flow=flow, jpeg_quality=jpeg_quality
         )
 
     async def segment(
@@ -101,16 +113,25 @@ class AsyncClient:
         )
 
     async def draw_objects(
-        self, session: str, frame_index: int, frame: FrameLike, mask: MaskLike, *, jpeg_quality: int | None = None
+        self,
+        session: str,
+        frame_index: int,
+        frame: FrameLike,
+        mask: MaskLike,
+        *,
+        ordinal: int | None = None,
+        jpeg_quality: int | None = None,
     ) -> SessionInfo:
         """As `Client.draw_objects`."""
         return await asyncio.to_thread(
-            self._client.draw_objects, session, frame_index, frame, mask, jpeg_quality=jpeg_quality
+            self._client.draw_objects, session, frame_index, frame, mask, ordinal=ordinal, jpeg_quality=jpeg_quality
         )
 
-    async def remove_object(self, session: str, frame_index: int, object_id: int) -> SessionInfo:
+    async def remove_object(
+        self, session: str, frame_index: int, object_id: int, *, ordinal: int | None = None
+    ) -> SessionInfo:
         """As `Client.remove_object`."""
-        return await asyncio.to_thread(self._client.remove_object, session, frame_index, object_id)
+        return await asyncio.to_thread(self._client.remove_object, session, frame_index, object_id, ordinal=ordinal)
 
     async def session(self, session: str) -> SessionInfo:
         return await asyncio.to_thread(self._client.session, session)
@@ -120,6 +141,29 @@ class AsyncClient:
 
     async def model(self) -> ModelInfo:
         return await asyncio.to_thread(self._client.model)
+
+
+async def _followed(
+    stream: Stream, source: Iterable[TrackItem], on_frame_error: OnFrameError | None
+) -> AsyncGenerator[TrackedFrame]:
+    """The results of a stream that a thread of its own iterates; it is closed however this ends."""
+    loop, thread = asyncio.get_running_loop(), ThreadPoolExecutor(1, "s2spp-track")
+    try:
+        outcomes = iter(stream)
+        while (outcome := await loop.run_in_executor(thread, next, outcomes, _END)) is not _END:
+            result = result_of(outcome, on_frame_error)
+            if result is not None:
+                yield result
+    finally:
+        stream.cancel()
+        if isinstance(source, _FromLoop):
+            source.cancel()
+        await loop.run_in_executor(thread, stream.close)
+        thread.shutdown(wait=False)
+
+
+def _readable(frames: Iterable[TrackItem] | AsyncIterable[TrackItem]) -> Iterable[TrackItem]:
+    return _FromLoop(frames, asyncio.get_running_loop()) if isinstance(frames, AsyncIterable) else frames
 
 
 class _FromLoop:

@@ -13,20 +13,28 @@ from dataclasses import dataclass
 
 from s2spp.v1 import segmentation_pb2 as pb
 from service.client import requests
-from service.client.images import FrameLike, MaskLike
+from service.client.images import FrameLike
 from service.client.requests import Draw, Remove
 from service.core.errors import InvalidOption
-from service.core.types import MaskFormat
 
 TrackItem = FrameLike | Draw | Remove
 """A frame, or a change of the objects after the frame before it."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Sent:
+    """`done`: a change that was answered; `refused`: with an error, so it is not to be sent again."""
+
     frame_index: int
     is_change: bool
     request: pb.TrackRequest
+    done: bool = False
+    refused: bool = False
+
+    @property
+    def stored_by(self) -> int:
+        """Once this frame is committed, so is what came of it: a change may be stored later than its frame."""
+        return self.frame_index + self.is_change
 
 
 class Attempt:
@@ -35,6 +43,7 @@ class Attempt:
     def __init__(self) -> None:
         self.next_frame = 0
         self.go = threading.Event()
+        self.change: _Sent | None = None
         self.change_answered = threading.Event()
         self.over = False
 
@@ -52,11 +61,10 @@ class Feed:
     """Frames and changes as they come from the caller, for one call after another."""
 
     def __init__(
-        self, items: Iterable[TrackItem], first_mask: MaskLike, mask_format: MaskFormat, jpeg_quality: int | None
+        self, items: Iterable[TrackItem], jpeg_quality: int | None, first_index: int = 0, received_through: int = 0
     ) -> None:
+        """`first_index`: that of the first frame of `items`. `received_through`: the last whose mask the caller has."""
         self._items = iter(items)
-        self._first_mask = first_mask
-        self._mask_format = mask_format
         self._jpeg_quality = jpeg_quality
         self._slots = threading.Semaphore(requests.WINDOW)
         # The source is read by one thread at a time: that of a call that broke off may still be waiting for it.
@@ -64,22 +72,23 @@ class Feed:
         self._keeping = threading.Lock()
         self._kept: deque[_Sent] = deque()
         self._forgotten = 0
-        self._frame_index = 0
-        self._frame = pb.Image()
+        self._frame_index = first_index - 1
+        self._frame: FrameLike | pb.Image = pb.Image()
+        self._changes = 0  # made after this frame
         self._ended = False
         self._failure: Exception | None = None
-        self.received_through = 0
+        self.received_through = received_through
         self.told_committed = 0
         self.closed = False
 
-    def opening(self) -> pb.TrackRequest:
-        """The first frame, fetched where its failure is heard at once."""
+    def first_frame(self) -> FrameLike:
+        """Fetched where its failure is heard at once."""
         first = next(self._items, None)
         if first is None or isinstance(first, Draw | Remove):
             raise InvalidOption("there are no frames: the first one belongs to first_mask")
-        request = requests.open_request(first, self._first_mask, self._mask_format, self._jpeg_quality)
-        self._frame = request.open.frame
-        return request
+        self._frame_index += 1
+        self._frame = first
+        return first
 
     def requests(self, first: pb.TrackRequest, attempt: Attempt) -> Iterator[pb.TrackRequest]:
         """What one call sends: its first message, what the server lacks of what was sent before, and what comes."""
@@ -87,9 +96,12 @@ class Feed:
         attempt.go.wait()
         place = self._first_missing(attempt.next_frame)
         while (sent := self._at(place, attempt)) is not None:
-            sent.request.received_through = self.received_through
-            yield sent.request
             place += 1
+            if sent.refused:
+                continue
+            sent.request.received_through = self.received_through
+            attempt.change = sent if sent.is_change else None
+            yield sent.request
             if sent.is_change:
                 # A frame that overtook a change whose answer was lost would make it come too late.
                 attempt.change_answered.wait()
@@ -99,11 +111,17 @@ class Feed:
         self.received_through = frame_index
         self._slots.release()
 
+    def change_answered(self, attempt: Attempt, *, made: bool) -> None:
+        if attempt.change is not None and not attempt.change.done:
+            attempt.change.done, attempt.change.refused = True, not made
+            self._changes += made
+        attempt.change_answered.set()
+
     def committed(self, frame_index: int) -> None:
-        """Forget what the server will not ask for again. A change may be stored later than the frame before it."""
+        """Forget what the server will not ask for again."""
         self.told_committed = max(self.told_committed, frame_index)
         with self._keeping:
-            while self._kept and self._kept[0].frame_index + self._kept[0].is_change <= frame_index:
+            while self._kept and self._kept[0].stored_by <= frame_index:
                 self._kept.popleft()
                 self._forgotten += 1
 
@@ -117,7 +135,7 @@ class Feed:
 
     def _first_missing(self, next_frame: int) -> int:
         with self._keeping:
-            have = [sent.frame_index + sent.is_change < next_frame for sent in self._kept]
+            have = [sent.stored_by < next_frame for sent in self._kept]
             return self._forgotten + (have.index(False) if False in have else len(have))
 
     def _at(self, place: int, attempt: Attempt) -> _Sent | None:
@@ -128,7 +146,7 @@ class Feed:
             if found is None and not (attempt.over or self.closed):
                 with self._reading:
                     found = self._kept_at(place)
-                    if found is None and (attempt.over or self.closed or self._ended or not self._read()):
+                    if found is None and (attempt.over or self.closed or self._ended or not self._read(attempt)):
                         return None
                 if found is None:
                     continue
@@ -139,17 +157,18 @@ class Feed:
             index = place - self._forgotten
             return self._kept[index] if index < len(self._kept) else None
 
-    def _read(self) -> bool:
+    def _read(self, attempt: Attempt) -> bool:
         """One more item out of the source. False: there is none, and never will be."""
         # A slot comes before its frame: one fetched earlier would be stale when its turn comes.
         self._slots.acquire()
         try:
             if not self.closed:
                 item = next(self._items)
-                sent = self._changed(item) if isinstance(item, Draw | Remove) else self._framed(item)
-                with self._keeping:
-                    self._kept.append(sent)
-                if sent.is_change:
+                sent = self._changed(item) if isinstance(item, Draw | Remove) else self._framed(item, attempt)
+                if sent is not None:
+                    with self._keeping:
+                        self._kept.append(sent)
+                if sent is None or sent.is_change:
                     self._slots.release()
                 return True
         except StopIteration:
@@ -160,12 +179,19 @@ class Feed:
         self._ended = True
         return False
 
-    def _framed(self, frame: FrameLike) -> _Sent:
+    def _framed(self, frame: FrameLike, attempt: Attempt) -> _Sent | None:
+        """None for one that the server had before this feed began: the video of a session that is taken up."""
         self._frame_index += 1
+        self._changes = 0
+        self._frame = frame
+        if self._frame_index < attempt.next_frame:
+            return None
         request = requests.frame_request(self._frame_index, frame, self._jpeg_quality, 0)
+        # The caller may use an array again, once it is asked for the next.
         self._frame = request.frame.image
         return _Sent(self._frame_index, False, request)
 
     def _changed(self, change: Draw | Remove) -> _Sent:
-        request = requests.change_request(self._frame_index, self._frame, change)
+        place = requests.Place(self._frame_index, self._changes + 1)
+        request = requests.change_request(place, self._frame, change, self._jpeg_quality)
         return _Sent(self._frame_index, True, request)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from s2spp.v1 import segmentation_pb2 as pb
 from service.client.images import FrameLike, MaskLike, frame_message, mask_message
-from service.core.types import MaskFormat
+from service.core.types import Flow, MaskFormat, SessionOptions
 
 CHANNEL_OPTIONS = [
     # The server states its own limit for frames, and a raw mask is a third of its frame.
@@ -28,23 +28,24 @@ RETRY_FOR_S = 60.0
 FORGET_TIMEOUT_S = 2.0
 """How long leaving a stream may take to delete its session; one left behind expires by itself."""
 
+_FLOWS = {flow: pb.Flow.Value(f"FLOW_{flow.name}") for flow in Flow}
 _MASK_FORMATS = {form: pb.MaskFormat.Value(f"MASK_FORMAT_{form.name}") for form in MaskFormat}
 
 
 def create_request(
-    frame: FrameLike, mask: MaskLike, mask_format: MaskFormat, jpeg_quality: int | None
+    frame: FrameLike, mask: MaskLike, options: SessionOptions, jpeg_quality: int | None
 ) -> pb.CreateSessionRequest:
     return pb.CreateSessionRequest(
         frame=frame_message(frame, jpeg_quality),
         mask=mask_message(mask),
-        options=pb.SessionOptions(mask_format=_MASK_FORMATS[mask_format]),
+        options=pb.SessionOptions(mask_format=_MASK_FORMATS[options.mask_format], flow=_FLOWS[options.flow]),
     )
 
 
 def open_request(
-    frame: FrameLike, mask: MaskLike, mask_format: MaskFormat, jpeg_quality: int | None
+    frame: FrameLike, mask: MaskLike, options: SessionOptions, jpeg_quality: int | None
 ) -> pb.TrackRequest:
-    create = create_request(frame, mask, mask_format, jpeg_quality)
+    create = create_request(frame, mask, options, jpeg_quality)
     return pb.TrackRequest(open=pb.OpenSession(frame=create.frame, mask=create.mask, options=create.options))
 
 
@@ -70,18 +71,30 @@ class Remove:
     object_id: int
 
 
-def change_request(frame_index: int, frame: pb.Image, change: Draw | Remove) -> pb.TrackRequest:
+@dataclass(frozen=True)
+class Place:
+    """Of a change of objects: after which frame, and the manieth there, from 1 (0: not counted)."""
+
+    frame_index: int
+    ordinal: int = 0
+
+
+def change_request(
+    place: Place, frame: FrameLike | pb.Image, change: Draw | Remove, jpeg_quality: int | None
+) -> pb.TrackRequest:
     """`frame`: the one of that index."""
     if isinstance(change, Remove):
-        return pb.TrackRequest(remove=pb.Removal(frame_index=frame_index, object_id=change.object_id))
-    return pb.TrackRequest(draw=pb.Drawing(frame_index=frame_index, frame=frame, mask=mask_message(change.mask)))
+        return pb.TrackRequest(remove=removal(place, change.object_id))
+    return pb.TrackRequest(draw=drawing(place, frame, change.mask, jpeg_quality))
 
 
-def draw_request(
-    session: str, frame_index: int, frame: FrameLike, mask: MaskLike, jpeg_quality: int | None
-) -> pb.DrawObjectsRequest:
-    drawing = pb.Drawing(frame_index=frame_index, frame=frame_message(frame, jpeg_quality), mask=mask_message(mask))
-    return pb.DrawObjectsRequest(session_id=session, drawing=drawing)
+def drawing(place: Place, frame: FrameLike | pb.Image, mask: MaskLike, jpeg_quality: int | None) -> pb.Drawing:
+    image = frame if isinstance(frame, pb.Image) else frame_message(frame, jpeg_quality)
+    return pb.Drawing(frame_index=place.frame_index, ordinal=place.ordinal, frame=image, mask=mask_message(mask))
+
+
+def removal(place: Place, object_id: int) -> pb.Removal:
+    return pb.Removal(frame_index=place.frame_index, ordinal=place.ordinal, object_id=object_id)
 
 
 def segment_request(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -23,13 +23,15 @@ from service.client.errors import error_from_call, error_from_frame
 from service.client.feed import Attempt, Feed, TrackItem
 from service.client.images import MaskLike, labels_of
 from service.client.wire import TrackedFrame
-from service.core.errors import Overloaded, S2sppError, Unavailable
-from service.core.types import MaskFormat
+from service.core.errors import FrameDropped, FrameGap, Overloaded, S2sppError, Unavailable
+from service.core.types import SessionOptions
 
 OnFrameError = Callable[[int, S2sppError], None]
 """Told the index of a frame that the server could not use, or after which objects could not be changed, and why."""
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+_MOST_FAULTS = 3
+"""So often a server that is there may fail on the same frame."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,42 @@ class FrameFailure:
 Outcome = TrackedFrame | FrameFailure
 
 
+@dataclass(frozen=True, eq=False)
+class Opening:
+    """A session that begins with the first of the frames and its mask."""
+
+    first_mask: MaskLike
+    options: SessionOptions
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """A session that another stream began. `first_index`: that of the first of the frames."""
+
+    session: str
+    received_through: int
+    first_index: int
+
+
+def followed(stream: Stream, on_frame_error: OnFrameError | None) -> Generator[TrackedFrame]:
+    """The results of a stream, which is closed however this ends."""
+    try:
+        for outcome in stream:
+            result = result_of(outcome, on_frame_error)
+            if result is not None:
+                yield result
+    finally:
+        stream.close()
+
+
 def result_of(outcome: Outcome, on_frame_error: OnFrameError | None) -> TrackedFrame | None:
-    """None for a failure that has been told to `on_frame_error`; without that, the failure is raised."""
+    """None for a failure that has been told to `on_frame_error`; without that, it is raised, unless it is a drop."""
     if isinstance(outcome, TrackedFrame):
         return outcome
-    if on_frame_error is None:
+    if on_frame_error is not None:
+        on_frame_error(outcome.frame_index, outcome.error)
+    elif not isinstance(outcome.error, FrameDropped):
         raise outcome.error
-    on_frame_error(outcome.frame_index, outcome.error)
     return None
 
 
@@ -59,10 +90,16 @@ class _Interrupted(Exception):
         self.problem = problem
 
 
-class Stream:
-    """Iterating opens the session and gives one outcome per frame. Asking for the next takes the one before.
+def _may_pass(problem: S2sppError) -> bool:
+    """Away, full, failed within, or out of step after such a failure: what a resume can mend."""
+    return isinstance(problem, Unavailable | Overloaded | FrameGap) or type(problem) is S2sppError
 
-    `close` ends it at any time, from any thread, and deletes the session, whose id nobody else has.
+
+class Stream:
+    """Iterating opens the session, or resumes it, and gives one outcome per frame. Asking for the next takes the one
+    before.
+
+    `close` ends it at any time, from any thread, and deletes the session, unless it is to be kept.
     """
 
     def __init__(
@@ -70,73 +107,78 @@ class Stream:
         stub: segmentation_pb2_grpc.SegmentationStub,
         target: str,
         items: Iterable[TrackItem],
-        first_mask: MaskLike,
-        mask_format: MaskFormat,
+        begin: Opening | Resumption,
         jpeg_quality: int | None,
         retry_for_s: float,
+        keep_session: bool,
     ) -> None:
         self._stub = stub
         self._target = target
-        self._first_mask = first_mask
+        self._begin = begin
+        self._jpeg_quality = jpeg_quality
         self._retry_for_s = retry_for_s
-        self._feed = Feed(items, first_mask, mask_format, jpeg_quality)
+        self._keep_session = keep_session
+        if isinstance(begin, Opening):
+            self._session = ""
+            self._feed = Feed(items, jpeg_quality)
+        else:
+            self._session = begin.session
+            self._feed = Feed(items, jpeg_quality, begin.first_index, begin.received_through)
         self._call: grpc.Call | None = None
-        self._session = ""
         self._closing = threading.Event()
         self._lost_since: float | None = None
+        self._faults = 0
 
     def __iter__(self) -> Iterator[Outcome]:
-        first = self._feed.opening()
+        first = self._first_request()
         pause_s = _FIRST_PAUSE_S
         while True:
+            began = time.monotonic()
             try:
                 yield from self._follow(first)
                 break
             except _Interrupted as interruption:
                 now = time.monotonic()
-                if self._lost_since is None:
+                if self._lost_since is None or now - began > self._retry_for_s:
                     self._lost_since, pause_s = now, _FIRST_PAUSE_S
-                if now - self._lost_since > self._retry_for_s or self._closing.wait(pause_s):
+                self._faults += not isinstance(interruption.problem, Unavailable | Overloaded)
+                hopeless = now - self._lost_since > self._retry_for_s or self._faults > _MOST_FAULTS
+                if hopeless or self._closing.wait(pause_s):
                     # The session expires by itself.
                     self._session = ""
                     raise interruption.problem from interruption
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-                resume = pb.ResumeSession(session_id=self._session, committed_frame=self._feed.told_committed)
-                first = pb.TrackRequest(resume=resume, received_through=self._feed.received_through)
+                first = self._resume_request()
         self._feed.raise_failure()
+
+    def _first_request(self) -> pb.TrackRequest:
+        if isinstance(self._begin, Resumption):
+            return self._resume_request()
+        frame = self._feed.first_frame()
+        return requests.open_request(frame, self._begin.first_mask, self._begin.options, self._jpeg_quality)
+
+    def _resume_request(self) -> pb.TrackRequest:
+        resume = pb.ResumeSession(session_id=self._session, committed_frame=self._feed.told_committed)
+        return pb.TrackRequest(resume=resume, received_through=self._feed.received_through)
 
     def _follow(self, first: pb.TrackRequest) -> Iterator[Outcome]:
         """One call, until everything is answered. Raises _Interrupted."""
         attempt = Attempt()
-        self._call = call = self._stub.Track(self._feed.requests(first, attempt))
+        try:
+            call = self._stub.Track(self._feed.requests(first, attempt))
+        except ValueError as error:
+            self._session = ""
+            raise Unavailable("this client was closed") from error
+        self._call = call
         if self._feed.closed:
             # Cancelled from another thread while there was no call yet.
             call.cancel()
         try:
             for event in call:
-                if event.HasField("session"):
-                    opened = not self._session
-                    self._session = event.session.session_id
-                    attempt.begin(event.session.next_frame)
-                    if opened:
-                        yield wire.first_frame(labels_of(self._first_mask), event.session)
-                elif event.HasField("mask"):
-                    self._lost_since = None
-                    self._feed.committed(event.mask.committed_frame)
-                    # After a crash, frames whose masks were taken are sent once more.
-                    if event.mask.frame_index > self._feed.received_through:
-                        yield wire.tracked_frame(event.mask)
-                        self._feed.taken(event.mask.frame_index)
-                elif event.HasField("objects"):
-                    self._feed.committed(event.objects.committed_frame)
-                    attempt.change_answered.set()
-                elif event.HasField("error"):
-                    yield from self._failed(event.error)
-                    if event.error.of_change:
-                        attempt.change_answered.set()
+                yield from self._told(event, attempt)
         except grpc.RpcError as error:
             problem = error_from_call(error, self._target)
-            if self._session and isinstance(problem, Unavailable | Overloaded) and not self._feed.closed:
+            if self._session and _may_pass(problem) and not self._feed.closed:
                 raise _Interrupted(problem) from error
             # The server is away, or the session is no longer ours to delete.
             self._session = ""
@@ -145,12 +187,34 @@ class Stream:
             attempt.end()
             call.cancel()
 
-    def _failed(self, answer: pb.FrameError) -> Iterator[Outcome]:
+    def _told(self, event: pb.TrackResponse, attempt: Attempt) -> Iterator[Outcome]:
+        match event.WhichOneof("event"):
+            case "session":
+                opened = not self._session
+                self._session = event.session.session_id
+                attempt.begin(event.session.next_frame)
+                if opened and isinstance(self._begin, Opening):
+                    yield wire.first_frame(labels_of(self._begin.first_mask), event.session)
+            case "mask":
+                self._lost_since, self._faults = None, 0
+                self._feed.committed(event.mask.committed_frame)
+                # After a crash, frames whose masks were taken are sent once more.
+                if event.mask.frame_index > self._feed.received_through:
+                    yield wire.tracked_frame(event.mask, self._session)
+                    self._feed.taken(event.mask.frame_index)
+            case "objects":
+                self._feed.committed(event.objects.committed_frame)
+                self._feed.change_answered(attempt, made=True)
+            case "error":
+                yield from self._failed(event.error, attempt)
+
+    def _failed(self, answer: pb.FrameError, attempt: Attempt) -> Iterator[Outcome]:
         error = error_from_frame(answer)
-        if isinstance(error, Unavailable):
+        if _may_pass(error):
             # Its index is open again, and so are those behind it.
             raise _Interrupted(error)
         if answer.of_change:
+            self._feed.change_answered(attempt, made=False)
             yield FrameFailure(answer.frame_index, error)
         elif answer.frame_index > self._feed.received_through:
             yield FrameFailure(answer.frame_index, error)
@@ -165,7 +229,7 @@ class Stream:
 
     def close(self) -> None:
         self.cancel()
-        if self._session:
+        if self._session and not self._keep_session:
             # ValueError: the client has been closed in the meantime.
             with suppress(grpc.RpcError, ValueError):
                 self._stub.DeleteSession(

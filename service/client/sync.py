@@ -15,10 +15,10 @@ from service.client import requests, wire
 from service.client.errors import error_from_call
 from service.client.feed import TrackItem
 from service.client.images import FrameLike, MaskLike
-from service.client.stream import OnFrameError, Stream, result_of
+from service.client.stream import OnFrameError, Opening, Resumption, Stream, followed
 from service.client.wire import TrackedFrame
 from service.core.ports import Opened
-from service.core.types import MaskFormat, ModelInfo, SessionInfo
+from service.core.types import Flow, MaskFormat, ModelInfo, SessionInfo, SessionOptions
 
 
 class Client:
@@ -56,8 +56,10 @@ class Client:
         first_mask: MaskLike,
         *,
         mask_format: MaskFormat = MaskFormat.PNG,
+        flow: Flow = Flow.LOSSLESS,
         jpeg_quality: int | None = None,
         on_frame_error: OnFrameError | None = None,
+        keep_session: bool = False,
     ) -> Generator[TrackedFrame]:
         """Follows the objects of `first_mask`, the mask of the first of `frames`, through the others.
 
@@ -71,18 +73,41 @@ class Client:
 
         Args:
             mask_format: how masks travel: PNG and RLE are small, RAW costs no coding, PROBABILITY says how sure.
+            flow: REALTIME for a live camera: frames that cannot be computed in time are dropped. Results then have
+                gaps in their frame_index, and `on_frame_error` is told of each drop.
             jpeg_quality: 1 to 100 sends arrays as JPEG: far smaller, and no longer lossless.
             on_frame_error: told of a frame that the server could not use; the stream goes on with the frames
-                after it. Without it the error is raised and the stream ends.
+                after it. Without it the error is raised and the stream ends (drops are passed over).
+            keep_session: leave the session at the server when the iteration ends, however it does, for `resume`; it
+                expires when it is idle for long. (One of a process that was killed is left there in any case.)
         """
-        stream = self.stream(frames, first_mask, mask_format, jpeg_quality)
-        try:
-            for outcome in stream:
-                result = result_of(outcome, on_frame_error)
-                if result is not None:
-                    yield result
-        finally:
-            stream.close()
+        options = SessionOptions(mask_format, flow)
+        return followed(self.stream(frames, first_mask, options, jpeg_quality, keep_session), on_frame_error)
+
+    def resume(
+        self,
+        session: str,
+        frames: Iterable[TrackItem],
+        received_through: int,
+        *,
+        first_index: int = 0,
+        jpeg_quality: int | None = None,
+        on_frame_error: OnFrameError | None = None,
+        keep_session: bool = False,
+    ) -> Generator[TrackedFrame]:
+        """Goes on with a session that another client, killed maybe, had begun: yields the results after frame
+        `received_through`, the last that is at hand.
+
+        Args:
+            session: `TrackedFrame.session` of any of its results.
+            frames: the same frames, `Draw` and `Remove` as they were given then, from index `first_index` on. Those
+                that the server has are passed over.
+            received_through: not before what that client acknowledged, by asking for the result after it.
+
+        The others are as in `track`.
+        """
+        stream = self.resumed_stream(session, frames, received_through, first_index, jpeg_quality, keep_session)
+        return followed(stream, on_frame_error)
 
     def create_session(
         self,
@@ -90,10 +115,11 @@ class Client:
         mask: MaskLike,
         *,
         mask_format: MaskFormat = MaskFormat.PNG,
+        flow: Flow = Flow.LOSSLESS,
         jpeg_quality: int | None = None,
     ) -> Opened:
         """Opens a session on frame 0 and its mask; returned once the session is stored."""
-        request = requests.create_request(frame, mask, mask_format, jpeg_quality)
+        request = requests.create_request(frame, mask, SessionOptions(mask_format, flow), jpeg_quality)
         with self._errors():
             response = self._stub.CreateSession(request, timeout=self._timeout_s)
         return Opened(wire.session_info(response.session), response.state_bytes)
@@ -111,21 +137,31 @@ class Client:
         sent again. `received_through` None: the masks of all frames before this one are taken."""
         request = requests.segment_request(session, frame_index, frame, received_through, jpeg_quality)
         with self._errors():
-            return wire.tracked_frame(self._stub.SegmentFrame(request, timeout=self._timeout_s).mask)
+            return wire.tracked_frame(self._stub.SegmentFrame(request, timeout=self._timeout_s).mask, session)
 
     def draw_objects(
-        self, session: str, frame_index: int, frame: FrameLike, mask: MaskLike, *, jpeg_quality: int | None = None
+        self,
+        session: str,
+        frame_index: int,
+        frame: FrameLike,
+        mask: MaskLike,
+        *,
+        ordinal: int | None = None,
+        jpeg_quality: int | None = None,
     ) -> SessionInfo:
         """Between two frames: every id of `mask`, drawn on `frame`, the one sent last (`frame_index`), is added, or
         starts again from there where it is followed already; the others go on. Once this returns, it survives any
-        crash. After Unavailable it may be sent again."""
-        request = requests.draw_request(session, frame_index, frame, mask, jpeg_quality)
+        crash. `ordinal`: which change it is after that frame, from 1; with it, the same may be sent again."""
+        place = requests.Place(frame_index, ordinal or 0)
+        request = pb.DrawObjectsRequest(session_id=session, drawing=requests.drawing(place, frame, mask, jpeg_quality))
         with self._errors():
             return wire.session_info(self._stub.DrawObjects(request, timeout=self._timeout_s).session)
 
-    def remove_object(self, session: str, frame_index: int, object_id: int) -> SessionInfo:
+    def remove_object(
+        self, session: str, frame_index: int, object_id: int, *, ordinal: int | None = None
+    ) -> SessionInfo:
         """Follow an object no longer, from the frame after `frame_index`, the one sent last. As `draw_objects`."""
-        removal = pb.Removal(frame_index=frame_index, object_id=object_id)
+        removal = requests.removal(requests.Place(frame_index, ordinal or 0), object_id)
         with self._errors():
             response = self._stub.RemoveObject(
                 pb.RemoveObjectRequest(session_id=session, removal=removal), timeout=self._timeout_s
@@ -149,11 +185,30 @@ class Client:
         self,
         frames: Iterable[TrackItem],
         first_mask: MaskLike,
-        mask_format: MaskFormat,
+        options: SessionOptions,
         jpeg_quality: int | None,
+        keep_session: bool,
     ) -> Stream:
         """What `track` iterates, for callers that close it from another thread."""
-        return Stream(self._stub, self._target, frames, first_mask, mask_format, jpeg_quality, self._retry_for_s)
+        return self._stream(frames, Opening(first_mask, options), jpeg_quality, keep_session)
+
+    def resumed_stream(
+        self,
+        session: str,
+        frames: Iterable[TrackItem],
+        received_through: int,
+        first_index: int,
+        jpeg_quality: int | None,
+        keep_session: bool,
+    ) -> Stream:
+        """What `resume` iterates."""
+        resumption = Resumption(session, received_through, first_index)
+        return self._stream(frames, resumption, jpeg_quality, keep_session)
+
+    def _stream(
+        self, frames: Iterable[TrackItem], begin: Opening | Resumption, jpeg_quality: int | None, keep: bool
+    ) -> Stream:
+        return Stream(self._stub, self._target, frames, begin, jpeg_quality, self._retry_for_s, keep)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -23,8 +23,8 @@ from service.core.types import (
 class TrackedFrame:
     """The answer to one frame. `labels`: object ids uint8 [H,W] at the frame's own size, 0 is background.
     `committed_frame`: the last index that survives a crash of the server. `compute_ms`: inside the model.
-    `probability`: in a session of MaskFormat.PROBABILITY, uint8 [N,H,W] in 1/255 in the order of `objects`; `labels`
-    are made of it."""
+    `session`: the id to take it up again with. `probability`: in a session of MaskFormat.PROBABILITY, uint8 [N,H,W] in
+    1/255 in the order of `objects`; `labels` are made of it."""
 
     frame_index: int
     labels: LabelMap
@@ -32,9 +32,10 @@ class TrackedFrame:
     committed_frame: int
     compute_ms: float
     probability: NDArray[np.uint8] | None = None
+    session: str = ""
 
 
-def tracked_frame(mask: pb.Mask) -> TrackedFrame:
+def tracked_frame(mask: pb.Mask, session: str) -> TrackedFrame:
     planes = probability_from(mask)
     ids = [report.object_id for report in mask.objects]
     return TrackedFrame(
@@ -44,12 +45,14 @@ def tracked_frame(mask: pb.Mask) -> TrackedFrame:
         committed_frame=mask.committed_frame,
         compute_ms=mask.compute_ms,
         probability=planes,
+        session=session,
     )
 
 
 def first_frame(labels: LabelMap, session: pb.Session) -> TrackedFrame:
     """Frame 0's answer is the mask that was given."""
-    return TrackedFrame(0, labels, reports_of(labels, session.object_ids), session.committed_frame, 0.0)
+    objects = reports_of(labels, session.object_ids)
+    return TrackedFrame(0, labels, objects, session.committed_frame, 0.0, session=session.session_id)
 
 
 def session_info(session: pb.Session) -> SessionInfo:

@@ -39,11 +39,14 @@ class GrpcServer:
 
     port: int
     _server: grpc.aio.Server
+    _servicer: SegmentationServicer
     _health: health.HealthServicer
     _readiness: asyncio.Task[None]
 
     async def stop(self, grace_s: float) -> None:
-        """Says NOT_SERVING, takes no new calls, gives running ones `grace_s` seconds, then cancels."""
+        """Says NOT_SERVING, takes no new calls, tells streams to resume elsewhere or later, gives what runs `grace_s`
+        seconds, then cancels."""
+        self._servicer.stopping.set()
         self._readiness.cancel()
         await asyncio.gather(self._readiness, return_exceptions=True)
         await self._health.enter_graceful_shutdown()
@@ -78,7 +81,8 @@ async def start_grpc(
         ]
     )
     health_servicer = health.HealthServicer()
-    segmentation_pb2_grpc.add_SegmentationServicer_to_server(SegmentationServicer(engine, window), server)
+    servicer = SegmentationServicer(engine, window)
+    segmentation_pb2_grpc.add_SegmentationServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
@@ -89,7 +93,7 @@ async def start_grpc(
     await _report_health(engine, health_servicer)
     await server.start()
     readiness = asyncio.create_task(_follow_health(engine, health_servicer, readiness_interval_s))
-    return GrpcServer(port, server, health_servicer, readiness)
+    return GrpcServer(port, server, servicer, health_servicer, readiness)
 
 
 async def _follow_health(engine: Engine, servicer: health.HealthServicer, interval_s: float) -> None:

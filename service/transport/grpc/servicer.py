@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -38,6 +39,8 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
         """`window`: frames of one Track stream that may be in flight."""
         self._engine = engine
         self._window = window
+        self.stopping = asyncio.Event()
+        """Set: streams answer what they have read, say where to resume, and end."""
 
     # The stub knows generators only; written answers let one task own the stream, and end with it.
     async def Track(  # type: ignore[override]
@@ -51,7 +54,10 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
                 await context.write(pb.TrackResponse(session=convert.session_message(begun.info)))
                 for answer in begun.answers:
                     await context.write(replayed(answer, begun.info.committed_frame))
-                await FrameLoop(self._engine, session, stream, request_iterator, context.write, self._window).run()
+                frames = FrameLoop(
+                    self._engine, session, stream, request_iterator, context.write, self._window, self.stopping
+                )
+                await frames.run()
             finally:
                 await self._engine.leave(session, stream)
 

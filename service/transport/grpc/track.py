@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from s2spp.v1 import segmentation_pb2 as pb
-from service.core.errors import InvalidOption, OwnershipLost, error_from_reason
+from service.core.errors import InvalidOption, OwnershipLost, Unavailable, error_from_reason
 from service.core.ports import Delivered, Engine
 from service.core.types import Answer, Durability, Failure, ObjectChange, RemoveObject, SessionId, SessionInfo
 from service.transport.grpc import convert
@@ -39,7 +39,9 @@ class FrameLoop:
         requests: AsyncIterator[pb.TrackRequest],
         write: Callable[[pb.TrackResponse], Awaitable[None]],
         window: int,
+        stopping: asyncio.Event,
     ) -> None:
+        self._stopping = stopping
         self._engine = engine
         self._session = session
         self._stream = stream
@@ -56,19 +58,35 @@ class FrameLoop:
         Raises:
             InvalidOption: a message opened or resumed once more; those before it have been answered.
             OwnershipLost: the session is somebody else's now.
+            Unavailable: the server stops; what was read is answered, and the message says where to resume.
         """
         reader = asyncio.create_task(self._read())
+        stop = asyncio.create_task(self._stop(reader))
         try:
             while (pending := await self._pending.get()) is not None:
                 await self._write(await _response(pending))
                 if not pending.is_change:
                     self._answered_through = max(self._answered_through, pending.frame_index)
                 self._slots.release()
+            if self._stopping.is_set():
+                raise await self._farewell()
             await reader
         finally:
-            for task in (reader, *self._tasks):
+            for task in (reader, stop, *self._tasks):
                 task.cancel()
-            await asyncio.gather(reader, *self._tasks, return_exceptions=True)
+            await asyncio.gather(reader, stop, *self._tasks, return_exceptions=True)
+
+    async def _stop(self, reader: asyncio.Task[None]) -> None:
+        await self._stopping.wait()
+        reader.cancel()
+
+    async def _farewell(self) -> Unavailable:
+        info = await self._engine.describe(self._session)
+        return Unavailable(
+            f"the server stops; resume session {info.session} in a moment, it goes on with frame {info.next_frame}",
+            session=info.session,
+            next_frame=info.next_frame,
+        )
 
     async def _read(self) -> None:
         try:

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from engine_world import World
 
+from tests.fakes.engine_world import World
 from tests.fakes.waiting import PATIENCE_S
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from engine_world import RELAXED, STRICT, World, raw_frame, undisturbed
 
 from service.core.errors import InvalidInput, SessionExpired, SessionUnknown, Unavailable, UnsupportedMedia
 from service.core.types import EncodedImage, SessionId
 from service.engine import EngineLimits
+from tests.fakes.engine_world import RELAXED, STRICT, World, raw_frame, undisturbed
 from tests.fakes.waiting import until
 
 BAD = EncodedImage(b"this is no picture")

@@ -7,7 +7,6 @@ import io
 import itertools
 
 import pytest
-from engine_world import RELAXED, STRICT, World, raw_frame, undisturbed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -25,6 +24,7 @@ from service.core.errors import (
 from service.core.types import EncodedImage
 from service.engine import EngineLimits
 from service.imaging import ImageLimits
+from tests.fakes.engine_world import RELAXED, STRICT, World, raw_frame, undisturbed
 from tests.fakes.waiting import until
 
 BAD = EncodedImage(b"this is no picture")

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
-from engine_world import RAW, RELAXED, STRICT, World, raw_frame, raw_mask
 from numpy.typing import NDArray
 
 from service.core.errors import (
@@ -23,6 +22,7 @@ from service.core.errors import (
 )
 from service.core.types import Answer, DrawObjects, EncodedImage, LabelMap, RemoveObject, SessionId, SessionInfo
 from service.engine import EngineLimits
+from tests.fakes.engine_world import RAW, RELAXED, STRICT, World, raw_frame, raw_mask
 
 
 @pytest.fixture

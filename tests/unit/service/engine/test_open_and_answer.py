@@ -9,7 +9,6 @@ import json
 import cv2
 import numpy as np
 import pytest
-from engine_world import RAW, World, first_labels, raw_frame, raw_mask, undisturbed
 from PIL import Image
 
 from s2spp import rle
@@ -26,6 +25,7 @@ from service.core.errors import (
 from service.core.types import EncodedImage, MaskFormat, SessionOptions, new_session_id
 from service.engine import EngineLimits
 from service.engine.pixels import make_answer
+from tests.fakes.engine_world import RAW, World, first_labels, raw_frame, raw_mask, undisturbed
 from tests.fakes.runtime import INFO
 
 

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
-from engine_world import RELAXED, STRICT, World, raw_frame
 
 from service.core.errors import FrameAcknowledged, FrameDropped, UnsupportedMedia
 from service.core.types import EncodedImage, Failure, Flow, MaskFormat, RemoveObject, SessionId, SessionOptions
+from tests.fakes.engine_world import RELAXED, STRICT, World, raw_frame
 from tests.fakes.waiting import until
 
 LIVE = SessionOptions(MaskFormat.RAW, Flow.REALTIME)

@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from engine_world import RELAXED, World, undisturbed
 
 from service.core.errors import (
     InvalidInput,
@@ -19,6 +18,7 @@ from service.core.errors import (
 )
 from service.core.types import EncodedImage
 from service.engine import EngineLimits
+from tests.fakes.engine_world import RELAXED, World, undisturbed
 from tests.fakes.runtime import INFO
 from tests.fakes.waiting import until
 

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from engine_world import RAW, RELAXED, World, first_labels, raw_frame, raw_mask
 
 from service.core.errors import FrameAcknowledged, OwnershipLost, S2sppError, SessionRolledBack, Unavailable
 from service.core.types import EncodedImage, Failure, RemoveObject
 from service.engine import EngineLimits
+from tests.fakes.engine_world import RAW, RELAXED, World, first_labels, raw_frame, raw_mask
 from tests.fakes.waiting import until
 
 

@@ -9,8 +9,10 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_status import rpc_status
 
 from s2spp.v1 import segmentation_pb2 as pb
+from service.client.errors import error_from_status
 from service.core.errors import Unavailable
 from service.transport.grpc import GrpcServer, start_grpc
 from tests.fakes.engine import FakeEngine
@@ -81,7 +83,7 @@ async def test_a_taken_port_is_an_error(engine: FakeEngine, server: GrpcServer) 
         await start_grpc(engine, f"127.0.0.1:{server.port}")
 
 
-async def test_stopping_lets_a_call_under_way_finish_and_takes_no_new_one(
+async def test_stopping_answers_what_is_under_way_says_where_to_resume_and_takes_nothing_new(
     engine: FakeEngine, server: GrpcServer, stub: Any
 ) -> None:
     engine.hold(1)
@@ -99,9 +101,14 @@ async def test_stopping_lets_a_call_under_way_finish_and_takes_no_new_one(
                 assert refused.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
                 break
     engine.release(1)
-    await call.done_writing()
-    events = [event async for event in call]
+    events = []
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        async for event in call:
+            events.append(event)
     assert events[-1].mask.frame_index == 1
+    assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+    error = error_from_status(rpc_status.from_call(ended.value))
+    assert error.metadata == {"session": events[0].session.session_id, "next_frame": "2"}
     await stopping
 
 

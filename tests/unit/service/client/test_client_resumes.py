@@ -1,0 +1,242 @@
+"""The SDK's stream over a real engine that fails, stops or loses its memory: one outcome per frame, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.client import AsyncClient, Client, Draw, Remove, TrackedFrame
+from service.client.feed import TrackItem
+from service.core.errors import (
+    FrameAcknowledged,
+    FrameDropped,
+    FrameGap,
+    InvalidMask,
+    S2sppError,
+    SessionUnknown,
+    Unavailable,
+)
+from service.core.types import Flow, MaskFormat
+from service.transport.grpc import GrpcServer, start_grpc
+from tests.fakes.engine_world import World, first_labels
+from tests.fakes.waiting import in_thread
+
+MASK = first_labels()
+FRAMES = 30
+
+
+def video(length: int = FRAMES) -> list[np.ndarray[Any, Any]]:
+    return list(np.random.default_rng(0).integers(0, 256, (length, 36, 64, 3), np.uint8))
+
+
+def corner(object_id: int, left: int = 2) -> np.ndarray[Any, Any]:
+    labels = np.zeros((36, 64), np.uint8)
+    labels[2:20, left : left + 12] = object_id
+    return labels
+
+
+def script() -> Iterator[TrackItem]:
+    """Objects are added, drawn twice to and fro, and removed; one change is a mistake."""
+    for index, frame in enumerate(video()):
+        yield frame
+        if index == 4:
+            yield Draw(corner(9))
+        if index == 12:
+            yield from (Draw(corner(9, 30)), Draw(np.zeros((36, 64), np.uint8)), Draw(corner(9)), Draw(corner(9, 30)))
+        if index == 20:
+            yield Remove(1)
+
+
+class Server:
+    """`restart` loses what is in memory, as a crash does, on the same port."""
+
+    def __init__(self) -> None:
+        self.world = World()
+        self.port = 0
+        self._server: GrpcServer | None = None
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        self._server = await start_grpc(self.world.engine, f"127.0.0.1:{self.port}")
+        self.port = self._server.port
+
+    async def restart(self) -> None:
+        self.world.crash()
+        await self.stop()
+        await self.start()
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        await self._server.stop(0)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    server = Server()
+    await server.start()
+    yield server
+    await server.stop()
+    await server.world.end()
+
+
+Seen = list[tuple[int, tuple[int, ...], bytes]]
+
+
+def seen(result: TrackedFrame) -> tuple[int, tuple[int, ...], bytes]:
+    return result.frame_index, tuple(report.object_id for report in result.objects), result.labels.tobytes()
+
+
+def follow(
+    server: Server, on_result: Callable[[TrackedFrame], None] = lambda result: None, **options: Any
+) -> tuple[Seen, list[tuple[int, type[S2sppError]]]]:
+    found: Seen = []
+    errors: list[tuple[int, type[S2sppError]]] = []
+    with Client(server.target, retry_for_s=20) as client:
+        for result in client.track(
+            script(), MASK, on_frame_error=lambda index, error: errors.append((index, type(error))), **options
+        ):
+            found.append(seen(result))
+            on_result(result)
+    return found, errors
+
+
+async def test_every_frame_once_whatever_restarts_and_however_often(server: Server) -> None:
+    undisturbed, errors = await in_thread(lambda: follow(server))
+    assert [index for index, *_ in undisturbed] == list(range(FRAMES))
+    assert errors == [(12, InvalidMask)]
+    ids = [(1, 3)] * 5 + [(1, 3, 9)] * 16 + [(3, 9)] * 9
+    assert [found for _, found, _ in undisturbed] == ids
+    await server.restart()
+    loop = asyncio.get_running_loop()
+
+    def restart(result: TrackedFrame) -> None:
+        if result.frame_index in (3, 11, 12, 13, 20, 28):
+            asyncio.run_coroutine_threadsafe(server.restart(), loop).result()
+
+    again, errors = await in_thread(lambda: follow(server, restart))
+    assert again == undisturbed
+    assert errors in ([(12, InvalidMask)], [])  # told once, or made good as part of what was stored
+
+
+async def test_a_model_that_fails_now_and_then_is_asked_again(server: Server) -> None:
+    undisturbed, _ = await in_thread(lambda: follow(server))
+
+    def fail(result: TrackedFrame) -> None:
+        if result.frame_index in (2, 9, 17):
+            server.world.runtime.failures = 2
+
+    assert (await in_thread(lambda: follow(server, fail)))[0] == undisturbed
+
+
+async def test_a_model_that_always_fails_is_told(server: Server) -> None:
+    def fail(result: TrackedFrame) -> None:
+        if result.frame_index == 2:
+            server.world.runtime.poison = lambda frame: True
+
+    with pytest.raises(S2sppError, match="internal error"):
+        await in_thread(lambda: follow(server, fail))
+
+
+async def test_a_new_client_goes_on_where_another_one_was_left(server: Server) -> None:
+    undisturbed, _ = await in_thread(lambda: follow(server))
+
+    def first_client() -> tuple[str, Seen]:
+        found = []
+        with Client(server.target) as client:
+            for result in client.track(script(), MASK, on_frame_error=lambda *_: None, keep_session=True):
+                found.append(seen(result))
+                if result.frame_index == 14:
+                    break
+        return result.session, found
+
+    def second_client(session: str, received_through: int, **options: Any) -> Seen:
+        with Client(server.target) as client:
+            return [
+                seen(result)
+                for result in client.resume(
+                    session, script(), received_through, on_frame_error=lambda *_: None, **options
+                )
+            ]
+
+    for has in (14, 13):  # the last one taken was never acknowledged: it may not have reached the disk
+        session, found = await in_thread(first_client)
+        rest = await in_thread(lambda session=session, has=has: second_client(session, has))
+        assert found[: has + 1] + rest == undisturbed
+        with pytest.raises(SessionUnknown):  # deleted at the end
+            await in_thread(lambda session=session: second_client(session, 29))
+
+    session, _ = await in_thread(first_client)
+    with pytest.raises(FrameAcknowledged, match="acknowledged"):
+        await in_thread(lambda: second_client(session, 5))
+    with pytest.raises(FrameGap):
+        await in_thread(lambda: second_client(session, 14, first_index=100))
+
+
+async def test_the_async_client_resumes_and_changes_objects_too(server: Server) -> None:
+    undisturbed, _ = await in_thread(lambda: follow(server))
+    async with AsyncClient(server.target) as client:
+        results = client.track(script(), MASK, on_frame_error=lambda *_: None, keep_session=True)
+        found = []
+        async for result in results:
+            found.append(seen(result))
+            if result.frame_index == 7:
+                break
+        await results.aclose()
+        async for later in client.resume(result.session, script(), 7, on_frame_error=lambda *_: None):
+            found.append(seen(later))
+        assert found == undisturbed
+        opened = await client.create_session(video()[0], MASK, mask_format=MaskFormat.RAW)
+        session = opened.info.session
+        info = await client.draw_objects(session, 0, video()[0], corner(9), ordinal=1)
+        again = await client.draw_objects(session, 0, video()[0], corner(9), ordinal=1)
+        assert info.object_ids == again.object_ids == (1, 3, 9)
+        assert (await client.remove_object(session, 0, 1, ordinal=2)).object_ids == (3, 9)
+
+
+async def test_closing_the_client_ends_a_stream_with_a_word(server: Server) -> None:
+    def close_while_following() -> None:
+        client = Client(server.target)
+        for result in client.track(video(), MASK):
+            if result.frame_index == 3:
+                client.close()
+
+    with pytest.raises(Unavailable):
+        await in_thread(close_while_following)
+
+
+async def test_a_live_source_drops_what_cannot_be_computed_and_says_so(server: Server) -> None:
+    drops: list[int] = []
+
+    def live() -> list[int]:
+        gate = server.world.runtime.gate
+
+        def camera() -> Iterator[TrackItem]:
+            for index, frame in enumerate(video()):
+                if index == 4:
+                    gate.clear()
+                if index == 8:
+                    threading.Timer(0.3, gate.set).start()
+                if index == 9:
+                    gate.wait()
+                yield frame
+
+        with Client(server.target) as client:
+            results = client.track(
+                camera(),
+                MASK,
+                flow=Flow.REALTIME,
+                on_frame_error=lambda index, error: drops.append(index) if isinstance(error, FrameDropped) else None,
+            )
+            return [result.frame_index for result in results]
+
+    taken = await in_thread(live)
+    assert sorted(taken + drops) == list(range(FRAMES)) and taken == sorted(taken)
+    assert drops and server.world.watcher.events["dropped"] == len(drops)
