@@ -81,6 +81,7 @@ class WebSocketLane:
         await self._rest.open(frame, mask)
         url = self._http.replace("http", "ws", 1) + f"/v1/sessions/{self._rest._session}/stream"
         self._socket = await websockets.connect(url, max_size=None, compression=None)
+        await self._socket.recv()  # where the session stands
         self._reader = asyncio.create_task(self._read())
 
     async def _read(self) -> None:

@@ -180,6 +180,7 @@ def test_every_way_in_gives_the_same_masks(server: ServerProcess, tiny: Path) ->
 
     session = open_session(server, frames[0], mask)
     with connect(websocket_url(server, session)) as socket:
+        assert json.loads(socket.recv())["session"]["next_frame"] == 1
         for frame in frames[1:]:
             socket.send(frame)
         streamed = [(json.loads(socket.recv()), socket.recv()) for _ in frames[1:]]
@@ -215,7 +216,7 @@ def test_a_stream_that_is_open_does_not_hold_up_the_end(server: ServerProcess) -
     session = open_session(server, frames[0], mask)
     with connect(websocket_url(server, session)) as socket, Client(server.grpc) as client:
         socket.send(frames[1])
-        socket.recv(), socket.recv()
+        socket.recv(), socket.recv(), socket.recv()
         tracking = client.track(iter(lambda: frames[0], None), mask)
         next(tracking), next(tracking)
         assert server.stop() == 0, server.log.read_text()

@@ -1,26 +1,49 @@
 """WS /v1/sessions/{session}/stream: each binary message is the next frame's image; each answer is a JSON text
-message and then, unless it is a problem, the mask as a binary message. Answers keep the frames' order."""
+message and then, unless it is a problem, the mask as a binary message. Answers keep the frames' order. Text messages
+change objects and acknowledge masks (`commands`); the first answer tells where the session stands."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
-from collections.abc import Coroutine
+import secrets
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, WebSocket
 from fastapi.websockets import WebSocketDisconnect
 
-from service.core.errors import FrameAcknowledged, InvalidInput, InvalidOption, S2sppError
-from service.core.ports import Delivered, Engine
-from service.core.types import Durability, EncodedImage, ImageFormat, SessionId
+from service.core.errors import (
+    FrameAcknowledged,
+    FrameDropped,
+    InvalidInput,
+    InvalidOption,
+    OwnershipLost,
+    S2sppError,
+    error_from_reason,
+)
+from service.core.ports import Delivered, Engine, Resumed
+from service.core.types import (
+    Answer,
+    DrawObjects,
+    Durability,
+    EncodedImage,
+    Failure,
+    ImageFormat,
+    ObjectChange,
+    RemoveObject,
+    SessionInfo,
+)
+from service.transport.rest.commands import ChangeIn, DrawIn, read_command
 from service.transport.rest.problems import problem, unexpected
-from service.transport.rest.schemas import AnswerOut
+from service.transport.rest.schemas import AnswerOut, SessionOut
 from service.transport.rest.sessions import RawHeight, RawWidth, ReceivedThrough, session_id
 
 _log = logging.getLogger(__name__)
+_TAKEN_OVER = 4409
+"""Close code: the session is another stream's now."""
 
 
 def stream_routes(engine: Engine, window: int) -> APIRouter:
@@ -35,37 +58,60 @@ def stream_routes(engine: Engine, window: int) -> APIRouter:
         height: RawHeight = 0,
         width: RawWidth = 0,
     ) -> None:
-        info = await engine.describe(session_id(session))  # an error refuses the handshake
-        await socket.accept()
-        first = info.next_frame if received_through is None else received_through + 1
-        await _FrameStream(socket, engine, info.session, first, durability, (height, width), window).run()
+        name = secrets.token_hex(8)
+        resumed = await engine.resume(session_id(session), received_through, name)  # an error refuses the handshake
+        try:
+            await socket.accept()
+            await _FrameStream(socket, engine, resumed, name, durability, (height, width), window).run()
+        finally:
+            await engine.leave(resumed.info.session, name)
 
     return routes
+
+
+@dataclass
+class _Drawing:
+    """Waits for its two images."""
+
+    wanted: DrawIn
+    images: list[EncodedImage] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A frame, or a change of the objects after it, and what will be said of it."""
+
+    frame_index: int
+    work: asyncio.Task[Delivered] | asyncio.Task[SessionInfo]
+    of_change: bool = False
 
 
 class _FrameStream:
     """One socket. At most `window` frames are under way; a sender that is faster is slowed by TCP itself.
 
-    A frame that cannot be used takes its index, and so does one that was acknowledged before: who resumes too
-    far back catches up. Any other error may leave its index and those behind it open: the stream then asks the
-    engine where the session stands before it numbers the next message."""
+    A frame that cannot be used takes its index, and so does one that was acknowledged before. Any other error may leave
+    its index and those behind it open: the stream then asks the engine where the session stands before it numbers the
+    next message."""
 
     def __init__(
         self,
         socket: WebSocket,
         engine: Engine,
-        session: SessionId,
-        first_index: int,
+        resumed: Resumed,
+        name: str,
         durability: Durability,
         raw_size: tuple[int, int],
         window: int,
     ) -> None:
-        self._socket, self._engine, self._session = socket, engine, session
+        self._socket, self._engine, self._resumed, self._name = socket, engine, resumed, name
+        self._session = resumed.info.session
         self._durability, self._raw_size = durability, raw_size
-        self._next_index = first_index
-        self._sent_through = first_index - 1
+        self._next_index = resumed.info.next_frame
+        self._sent_through = (resumed.answers[0].frame_index if resumed.answers else self._next_index) - 1
+        self._received_through: int | None = None
+        self._drawing: _Drawing | None = None
         self._numbering_lost = False
-        self._pending: asyncio.Queue[tuple[int, asyncio.Task[Delivered]] | None] = asyncio.Queue(window)
+        self._pending: asyncio.Queue[_Pending | None] = asyncio.Queue(window)
 
     async def run(self) -> None:
         """Until the caller closes. Frames read by then are finished: the session is ready to be resumed."""
@@ -76,26 +122,69 @@ class _FrameStream:
 
     async def _read(self) -> None:
         while (message := await self._socket.receive())["type"] != "websocket.disconnect":
-            data = message.get("bytes")
-            if data is None:
-                await self._enqueue(self._next_index, _refuse_text())
-                continue
             if self._numbering_lost:
                 await self._pending.join()
                 await self._renumber()
-            index, self._next_index = self._next_index, self._next_index + 1
-            await self._enqueue(index, self._segment(index, data))
+            text, data = message.get("text"), message.get("bytes")
+            if data is None:
+                await self._command(text or "")
+            elif self._drawing is not None:
+                await self._draw(self._drawing, data)
+            else:
+                index, self._next_index = self._next_index, self._next_index + 1
+                await self._enqueue(_Pending(index, asyncio.create_task(self._segment(index, data))))
 
-    async def _enqueue(self, index: int, work: Coroutine[Any, Any, Delivered]) -> None:
-        # The task starts now, in the order of the frames; only its answer waits in the queue.
-        await self._pending.put((index, asyncio.create_task(work)))
+    async def _enqueue(self, pending: _Pending) -> None:
+        # The task has started, in the order of the frames; only its answer waits in the queue.
+        await self._pending.put(pending)
 
-    def _segment(self, index: int, data: bytes) -> Coroutine[Any, Any, Delivered]:
-        height, width = self._raw_size
-        image = EncodedImage(data, ImageFormat.RAW_RGB8, height, width) if height else EncodedImage(data)
-        return self._engine.segment(
-            self._session, index, image, durability=self._durability, received_through=self._sent_through
+    async def _command(self, text: str) -> None:
+        try:
+            command = read_command(text)
+            if self._drawing is not None:
+                self._drawing = None
+                raise InvalidOption("two binary messages belong to a drawing, the frame and the mask; draw again")
+        except InvalidOption as error:
+            await self._enqueue(_Pending(self._next_index, asyncio.create_task(_refuse(error))))
+            return
+        if command.received_through is not None:
+            self._received_through = command.received_through
+        elif command.draw is not None:
+            self._drawing = _Drawing(command.draw)
+        elif command.remove is not None:
+            await self._change(command.remove, RemoveObject(command.remove.object_id))
+
+    async def _draw(self, drawing: _Drawing, data: bytes) -> None:
+        # A mask is a picture even where frames are raw.
+        drawing.images.append(EncodedImage(data) if drawing.images else self._image(data))
+        if len(drawing.images) == 2:
+            self._drawing = None
+            frame, mask = drawing.images
+            await self._change(drawing.wanted, DrawObjects(frame, mask, drawing.wanted.object_id))
+
+    async def _change(self, wanted: ChangeIn, change: ObjectChange) -> None:
+        index = self._next_index - 1 if wanted.frame_index is None else wanted.frame_index
+        await self._enqueue(_Pending(index, asyncio.create_task(self._changed(index, wanted, change)), of_change=True))
+
+    async def _changed(self, index: int, wanted: ChangeIn, change: ObjectChange) -> SessionInfo:
+        return await self._engine.change(
+            self._session, index, change, durability=self._durability, ordinal=wanted.ordinal, stream=self._name
         )
+
+    async def _segment(self, index: int, data: bytes) -> Delivered:
+        received = self._sent_through if self._received_through is None else self._received_through
+        return await self._engine.segment(
+            self._session,
+            index,
+            self._image(data),
+            durability=self._durability,
+            received_through=received,
+            stream=self._name,
+        )
+
+    def _image(self, data: bytes) -> EncodedImage:
+        height, width = self._raw_size
+        return EncodedImage(data, ImageFormat.RAW_RGB8, height, width) if height else EncodedImage(data)
 
     async def _renumber(self) -> None:
         with suppress(S2sppError):  # segment meets the same error, and the caller is told in its turn
@@ -103,33 +192,56 @@ class _FrameStream:
             self._numbering_lost = False
 
     async def _answer(self) -> None:
-        here = True
-        while (item := await self._pending.get()) is not None:
-            index, work = item
-            text, mask = await self._outcome(index, work)
-            try:
-                if here:
-                    await self._socket.send_text(text)
-                if here and mask:
-                    await self._socket.send_bytes(mask)
-            except (WebSocketDisconnect, RuntimeError):
-                here = False  # gone: the frames that it sent are finished all the same
+        info = self._resumed.info
+        here = await self._send(json.dumps({"session": SessionOut.model_validate(info).model_dump()}))
+        for answer in self._resumed.answers:
+            here = here and await self._send(*_replayed(answer, info.committed_frame))
+            self._sent_through = answer.frame_index
+        while (pending := await self._pending.get()) is not None:
+            text, mask, lost = await self._outcome(pending)
+            here = here and await self._send(text, mask)
+            if lost and here:
+                await self._socket.close(_TAKEN_OVER, OwnershipLost.reason)
+                here = False
             self._pending.task_done()
 
-    async def _outcome(self, index: int, work: asyncio.Task[Delivered]) -> tuple[str, bytes]:
-        """What is said of frame `index`, and its mask (empty with a problem)."""
+    async def _send(self, text: str, mask: bytes = b"") -> bool:
+        """False: nobody is there any more. The frames that they sent are finished all the same."""
         try:
-            delivered = await work
+            await self._socket.send_text(text)
+            if mask:
+                await self._socket.send_bytes(mask)
+        except (WebSocketDisconnect, RuntimeError):
+            return False
+        return True
+
+    async def _outcome(self, pending: _Pending) -> tuple[str, bytes, bool]:
+        """What is said of a frame or change, its mask (empty with a problem), and whether the session is lost."""
+        where: dict[str, Any] = {"frame_index": pending.frame_index}
+        if pending.of_change:
+            where["of_change"] = True
+        try:
+            said = await pending.work
         except S2sppError as error:
-            self._numbering_lost |= not isinstance(error, (InvalidInput, FrameAcknowledged))
-            return json.dumps(problem(error) | {"frame_index": index}), b""
+            self._numbering_lost |= not isinstance(error, (InvalidInput, FrameAcknowledged, FrameDropped))
+            return json.dumps(problem(error) | where), b"", isinstance(error, OwnershipLost)
         except Exception:
-            _log.exception("frame %d of a stream failed", index)
+            _log.exception("frame %d of a stream failed", pending.frame_index)
             self._numbering_lost = True
-            return json.dumps(problem(unexpected()) | {"frame_index": index}), b""
-        self._sent_through = index
-        return AnswerOut.of(delivered).model_dump_json(), delivered.answer.mask
+            return json.dumps(problem(unexpected()) | where), b"", False
+        if isinstance(said, SessionInfo):
+            return json.dumps({"objects": SessionOut.model_validate(said).model_dump()}), b"", False
+        self._sent_through = pending.frame_index
+        return AnswerOut.of(said).model_dump_json(), said.answer.mask, False
 
 
-async def _refuse_text() -> Delivered:
-    raise InvalidOption("a text message means nothing here; send each frame's image as one binary message")
+def _replayed(answer: Answer | Failure, committed_frame: int) -> tuple[str, bytes]:
+    """An answer that was made before this stream."""
+    if isinstance(answer, Answer):
+        return AnswerOut.of(Delivered(answer, committed_frame)).model_dump_json(), answer.mask
+    error = error_from_reason(answer.reason, answer.message, dict(answer.metadata))
+    return json.dumps(problem(error) | {"frame_index": answer.frame_index}), b""
+
+
+async def _refuse(error: InvalidOption) -> Delivered:
+    raise error

@@ -14,6 +14,7 @@ from tests.fakes.waiting import PATIENCE_S
 
 async def test_a_websocket_that_is_closed_fails_what_waits_for_an_answer() -> None:
     async def read_and_leave(connection: websockets.ServerConnection) -> None:
+        await connection.send('{"session": {}}')
         await connection.recv()
 
     def opened(request: httpx.Request) -> httpx.Response:

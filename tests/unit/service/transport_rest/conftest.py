@@ -16,6 +16,7 @@ from service.core.types import (
     Answer,
     Durability,
     EncodedImage,
+    Failure,
     MaskFormat,
     ModelInfo,
     ObjectChange,
@@ -42,6 +43,9 @@ class ScriptedEngine:
         self.calls: list[Call] = []
         self.deleted: list[SessionId] = []
         self.changes: list[tuple[SessionId, int | None, int | None, ObjectChange, Durability]] = []
+        self.resumed: list[tuple[SessionId, int | None]] = []
+        self.unread: tuple[Answer | Failure, ...] = ()
+        self.left: list[str] = []
         self.gates: dict[int, asyncio.Event] = {}
         self.mask_format = MaskFormat.PNG
         self.info = SessionInfo(SESSION, "fake", "d1", 4, 6, (1, 7), 1, 0, 60.0)
@@ -91,10 +95,11 @@ class ScriptedEngine:
         told_committed: int = 0,
     ) -> Resumed:
         self._fail()
-        return Resumed(self.info, ())
+        self.resumed.append((session, received_through))
+        return Resumed(self.info, self.unread)
 
     async def leave(self, session: SessionId, stream: str) -> None:
-        pass
+        self.left.append(stream)
 
     async def change(
         self,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +13,17 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from service.core.errors import InvalidOption, SessionExpired, Unavailable
-from service.core.types import Durability, ImageFormat
+from service.core.errors import InvalidOption, OwnershipLost, SessionExpired, Unavailable
+from service.core.types import (
+    Answer,
+    DrawObjects,
+    Durability,
+    EncodedImage,
+    Failure,
+    ImageFormat,
+    MaskFormat,
+    RemoveObject,
+)
 
 from .conftest import LIMIT, SESSION, ScriptedEngine
 
@@ -21,14 +32,26 @@ def url(port: int, query: str = "", session: str = SESSION) -> str:
     return f"ws://127.0.0.1:{port}/v1/sessions/{session}/stream{query}"
 
 
+@asynccontextmanager
+async def stream(port: int, query: str = "") -> AsyncIterator[ClientConnection]:
+    """Where it stands has been told."""
+    async with connect(url(port, query)) as socket:
+        assert json.loads(await socket.recv(decode=True))["session"]["session"] == SESSION
+        yield socket
+
+
 async def answer(socket: ClientConnection) -> tuple[dict[str, Any], bytes | None]:
     said = json.loads(await asyncio.wait_for(socket.recv(decode=True), 10))
-    mask = None if "reason" in said else await asyncio.wait_for(socket.recv(decode=False), 10)
+    mask = (
+        None
+        if "reason" in said or ("objects" in said and "session" in said["objects"])
+        else await asyncio.wait_for(socket.recv(decode=False), 10)
+    )
     return said, mask
 
 
 async def test_each_message_is_the_next_frame(port: int, engine: ScriptedEngine) -> None:
-    async with connect(url(port)) as socket:
+    async with stream(port) as socket:
         for index in (1, 2, 3):
             await socket.send(b"jpeg %d" % index)
             said, mask = await answer(socket)
@@ -47,7 +70,7 @@ async def test_each_message_is_the_next_frame(port: int, engine: ScriptedEngine)
 
 async def test_answers_keep_the_order_of_the_frames(port: int, engine: ScriptedEngine) -> None:
     engine.gates[1] = asyncio.Event()
-    async with connect(url(port)) as socket:
+    async with stream(port) as socket:
         for index in (1, 2, 3):
             await socket.send(b"%d" % index)
         while len(engine.calls) < 3:
@@ -60,7 +83,7 @@ async def test_answers_keep_the_order_of_the_frames(port: int, engine: ScriptedE
 
 async def test_a_fast_sender_is_held_to_the_window(port: int, engine: ScriptedEngine) -> None:
     engine.gates[1] = asyncio.Event()
-    async with connect(url(port)) as socket:
+    async with stream(port) as socket:
         for index in range(1, 21):
             await socket.send(b"%d" % index)
         await asyncio.sleep(0.2)
@@ -70,7 +93,7 @@ async def test_a_fast_sender_is_held_to_the_window(port: int, engine: ScriptedEn
 
 
 async def test_a_bad_frame_is_answered_in_place_and_the_stream_goes_on(port: int, engine: ScriptedEngine) -> None:
-    async with connect(url(port)) as socket:
+    async with stream(port) as socket:
         for data in (b"ok", b"bad", b"ok"):
             await socket.send(data)
         assert (await answer(socket))[1] == b"mask 1"
@@ -84,21 +107,13 @@ async def test_a_bad_frame_is_answered_in_place_and_the_stream_goes_on(port: int
         assert (await answer(socket))[1] == b"mask 3"
 
 
-async def test_text_is_refused_and_takes_no_index(port: int) -> None:
-    async with connect(url(port)) as socket:
-        await socket.send("hello")
-        assert (await answer(socket))[0]["reason"] == InvalidOption.reason
-        await socket.send(b"ok")
-        assert (await answer(socket))[1] == b"mask 1"
-
-
 @pytest.mark.parametrize(
     ("error", "reason"), [(Unavailable("store away"), "UNAVAILABLE"), (KeyError("secret"), "INTERNAL")]
 )
 async def test_after_a_failure_of_the_service_the_same_frame_is_expected(
     port: int, engine: ScriptedEngine, error: Exception, reason: str
 ) -> None:
-    async with connect(url(port)) as socket:
+    async with stream(port) as socket:
         engine.failure = error
         await socket.send(b"1")
         problem, _ = await answer(socket)
@@ -111,26 +126,116 @@ async def test_after_a_failure_of_the_service_the_same_frame_is_expected(
 
 
 async def test_a_caller_says_where_it_left_off(port: int, engine: ScriptedEngine) -> None:
-    async with connect(url(port, "?durability=strict&received_through=0")) as socket:
+    async with stream(port, "?durability=strict&received_through=0") as socket:
         await socket.send(b"1")
         assert (await answer(socket))[1] == b"mask 1"
     assert (engine.calls[0].durability, engine.calls[0].received_through) == (Durability.STRICT, 0)
 
 
-async def test_a_caller_that_starts_too_far_back_catches_up(port: int, engine: ScriptedEngine) -> None:
+async def test_answers_not_taken_come_first_and_the_next_frame_is_named(port: int, engine: ScriptedEngine) -> None:
     engine.info = replace(engine.info, next_frame=4)
+    unread = Answer(2, b"mask 2", MaskFormat.PNG, 4, 6, (), 0.0)
+    engine.unread = (unread, Failure(3, "INVALID_IMAGE", "not a JPEG", {}))
     async with connect(url(port, "?received_through=1")) as socket:
-        for index, reason in ((2, "FRAME_ACKNOWLEDGED"), (3, "FRAME_ACKNOWLEDGED")):
-            await socket.send(b"%d" % index)
-            problem, _ = await answer(socket)
-            assert (problem["reason"], problem["frame_index"]) == (reason, index)
+        assert json.loads(await socket.recv(decode=True))["session"]["next_frame"] == 4
+        assert (await answer(socket))[1] == b"mask 2"
+        problem, _ = await answer(socket)
+        assert (problem["reason"], problem["frame_index"]) == ("INVALID_IMAGE", 3)
         await socket.send(b"4")
         assert (await answer(socket))[1] == b"mask 4"
-    assert engine.calls[-1].frame.data == b"4"
+    assert engine.resumed == [(SESSION, 1)] and engine.calls[-1].received_through in (1, 2, 3)
+
+
+async def test_masks_are_kept_until_the_caller_says_that_it_has_them(port: int, engine: ScriptedEngine) -> None:
+    async with stream(port) as socket:
+        await socket.send('{"received_through": 0}')
+        for index in (1, 2, 3):
+            await socket.send(b"%d" % index)
+            await answer(socket)
+            if index == 2:
+                await socket.send('{"received_through": 1}')
+    assert [call.received_through for call in engine.calls] == [0, 0, 1]
+
+
+async def test_objects_are_drawn_and_removed_between_frames(port: int, engine: ScriptedEngine) -> None:
+    async with stream(port) as socket:
+        await socket.send(b"1")
+        await socket.send('{"draw": {}}')
+        await socket.send(b"1 once more")
+        await socket.send(b"mask")
+        await socket.send('{"draw": {"object_id": 7, "ordinal": 2, "frame_index": 1}}')
+        await socket.send(b"1 once more")
+        await socket.send(b"mask")
+        await socket.send('{"remove": {"object_id": 1, "ordinal": 3}}')
+        await socket.send(b"2")
+        assert (await answer(socket))[1] == b"mask 1"
+        for _ in range(3):
+            said, _ = await answer(socket)
+            assert said["objects"]["session"] == SESSION
+        assert (await answer(socket))[1] == b"mask 2"
+    frame, mask = EncodedImage(b"1 once more"), EncodedImage(b"mask")
+    assert [change[1:4] for change in engine.changes] == [
+        (1, None, DrawObjects(frame, mask)),
+        (1, 2, DrawObjects(frame, mask, 7)),
+        (1, 3, RemoveObject(1)),
+    ]
+
+
+async def test_a_change_that_cannot_be_made_is_told_in_place(port: int, engine: ScriptedEngine) -> None:
+    async with stream(port) as socket:
+        engine.failure = InvalidOption("no object 5")
+        await socket.send('{"remove": {"object_id": 5}}')
+        problem, _ = await answer(socket)
+        assert (problem["reason"], problem["frame_index"], problem["of_change"]) == ("INVALID_OPTION", 0, True)
+        await socket.send(b"1")
+        assert (await answer(socket))[1] == b"mask 1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hello",
+        "[]",
+        "{}",
+        '{"remove": {"object_id": 0}}',
+        '{"received_through": -1}',
+        '{"draw": {}, "remove": {}}',
+        '{"x": 1}',
+    ],
+)
+async def test_other_text_is_refused_and_takes_no_index(port: int, text: str) -> None:
+    async with stream(port) as socket:
+        await socket.send(text)
+        problem, _ = await answer(socket)
+        assert problem["reason"] == InvalidOption.reason and "binary messages" in problem["detail"]
+        await socket.send(b"ok")
+        assert (await answer(socket))[1] == b"mask 1"
+
+
+async def test_a_drawing_without_its_pictures_is_refused(port: int, engine: ScriptedEngine) -> None:
+    async with stream(port) as socket:
+        await socket.send('{"draw": {}}')
+        await socket.send(b"frame")
+        await socket.send('{"received_through": 0}')
+        assert "two binary messages" in (await answer(socket))[0]["detail"]
+        await socket.send(b"ok")
+        assert (await answer(socket))[1] == b"mask 1"
+    assert not engine.changes
+
+
+async def test_a_stream_whose_session_was_taken_is_told_and_closed(port: int, engine: ScriptedEngine) -> None:
+    async with stream(port) as socket:
+        engine.failure = OwnershipLost("a newer stream has it")
+        await socket.send(b"1")
+        assert (await answer(socket))[0]["reason"] == "OWNERSHIP_LOST"
+        with pytest.raises(ConnectionClosed) as closed:
+            await asyncio.wait_for(socket.recv(), 10)
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 4409
+    assert len(engine.left) == 1
 
 
 async def test_raw_frames(port: int, engine: ScriptedEngine) -> None:
-    async with connect(url(port, "?height=4&width=6")) as socket:
+    async with stream(port, "?height=4&width=6") as socket:
         await socket.send(bytes(72))
         await answer(socket)
     frame = engine.calls[0].frame
@@ -161,24 +266,24 @@ async def test_a_stream_that_cannot_be_is_refused_with_its_problem(
 async def test_a_message_that_is_too_large_closes_the_socket_and_spares_the_session(
     port: int, engine: ScriptedEngine
 ) -> None:
-    async with connect(url(port)) as socket:
+    async with stream(port) as socket:
         await socket.send(bytes(LIMIT + 1))
         with pytest.raises(ConnectionClosed) as closed:
             await asyncio.wait_for(socket.recv(), 10)
     assert closed.value.rcvd is not None and closed.value.rcvd.code == 1009
-    async with connect(url(port)) as socket:
+    async with stream(port) as socket:
         await socket.send(b"1")
         assert (await answer(socket))[1] == b"mask 1"
 
 
 async def test_a_caller_that_leaves_does_not_break_the_frames_it_sent(port: int, engine: ScriptedEngine) -> None:
     engine.gates[1] = asyncio.Event()
-    async with connect(url(port)) as socket:
+    async with stream(port) as socket:
         await socket.send(b"1")
         await socket.send(b"2")
         while len(engine.calls) < 2:
             await asyncio.sleep(0.01)
     engine.gates[1].set()
-    async with connect(url(port)) as socket:
+    async with stream(port) as socket:
         await socket.send(b"3")
         assert (await answer(socket))[0]["frame_index"] == 3

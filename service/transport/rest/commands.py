@@ -1,0 +1,61 @@
+"""What a text message on the WebSocket may say."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from service.core.errors import InvalidOption
+
+_ObjectId = Annotated[int, Field(ge=1, le=255)]
+_Index = Annotated[int, Field(ge=0, le=2**63 - 1)]
+_Ordinal = Annotated[int, Field(ge=1, le=2**63 - 1)]
+
+
+class _In(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class ChangeIn(_In):
+    """`frame_index`: the frame sent last; left out, it is that one. `ordinal`: as in the routes of objects."""
+
+    frame_index: _Index | None = None
+    ordinal: _Ordinal | None = None
+
+
+class DrawIn(ChangeIn):
+    """Two binary messages follow: the frame sent last, once more, and the mask. `object_id`: all that the mask marks is
+    this object."""
+
+    object_id: _ObjectId | None = None
+
+
+class RemoveIn(ChangeIn):
+    object_id: _ObjectId
+
+
+class CommandIn(_In):
+    """One of these. `received_through`: the last frame whose mask the caller has; answers after it are kept."""
+
+    received_through: _Index | None = None
+    draw: DrawIn | None = None
+    remove: RemoveIn | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> CommandIn:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("one of received_through, draw and remove")
+        return self
+
+
+def read_command(text: str) -> CommandIn:
+    """Raises InvalidOption."""
+    try:
+        return CommandIn.model_validate_json(text)
+    except ValidationError as error:
+        faults = (": ".join([*map(str, fault["loc"]), fault["msg"]]) for fault in error.errors())
+        raise InvalidOption(
+            f"text message: {'; '.join(faults)}. Images go as binary messages; text is "
+            '{"received_through": 7}, {"draw": {}} or {"remove": {"object_id": 2}}'
+        ) from error
