@@ -49,8 +49,6 @@ class _StageBatches(Dataset[TensorBatch]):
         return self.stage.steps
 
     def __getitem__(self, step: int) -> TensorBatch:
-        # Loaders are many processes already.
-        cv2.setNumThreads(1)
         return to_tensors(self.stream.batch(step), self.network)
 
 
@@ -80,6 +78,9 @@ def batches(
 ) -> Iterator[tuple[int, Stage, TensorBatch]]:
     """(step, its stage, its batch) from `first_step` to the end of the last stage. A pure function of the
     configuration, the rank and the step, so a resumed run continues the identical curve."""
+    # Loaders are many processes already. Told before they are forked: a pool of threads that a child has inherited
+    # has no threads there, and OpenCV waits for them for ever.
+    cv2.setNumThreads(1)
     start = 0
     # Opening a folder of photos reads every mask in it: once for all stages.
     opened: dict[Hashable, ClipSource] = {}

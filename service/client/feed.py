@@ -79,6 +79,7 @@ class Feed:
         self._failure: Exception | None = None
         self.received_through = received_through
         self.told_committed = 0
+        self.reached = False
         self.closed = False
 
     def first_frame(self) -> FrameLike:
@@ -93,6 +94,7 @@ class Feed:
     def requests(self, first: pb.TrackRequest, attempt: Attempt) -> Iterator[pb.TrackRequest]:
         """What one call sends: its first message, what the server lacks of what was sent before, and what comes."""
         yield first
+        self.reached = True  # gRPC asks for more only once there is a connection that has taken the first
         attempt.go.wait()
         place = self._first_missing(attempt.next_frame)
         while (sent := self._at(place, attempt)) is not None:

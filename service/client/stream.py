@@ -148,7 +148,8 @@ class Stream:
                     self._session = ""
                     raise interruption.problem from interruption
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-                first = self._resume_request()
+                # One that was not opened yet, as far as we know: a session opened twice expires.
+                first = self._resume_request() if self._session else first
         self._feed.raise_failure()
 
     def _first_request(self) -> pb.TrackRequest:
@@ -178,7 +179,7 @@ class Stream:
                 yield from self._told(event, attempt)
         except grpc.RpcError as error:
             problem = error_from_call(error, self._target)
-            if self._session and _may_pass(problem) and not self._feed.closed:
+            if self._may_go_on(problem) and not self._feed.closed:
                 raise _Interrupted(problem) from error
             # The server is away, or the session is no longer ours to delete.
             self._session = ""
@@ -186,6 +187,10 @@ class Stream:
         finally:
             attempt.end()
             call.cancel()
+
+    def _may_go_on(self, problem: S2sppError) -> bool:
+        """A server that never was there is told at once; so is one that has no room for another session."""
+        return _may_pass(problem) if self._session else self._feed.reached and isinstance(problem, Unavailable)
 
     def _told(self, event: pb.TrackResponse, attempt: Attempt) -> Iterator[Outcome]:
         match event.WhichOneof("event"):

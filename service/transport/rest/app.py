@@ -31,8 +31,11 @@ bytes back, after a restart of the server too. Errors are problem documents (RFC
 to switch on.
 
 A WebSocket for a whole video: `/v1/sessions/{session}/stream`, with the query parameters of a single frame.
-Each binary message is the next frame's image; each answer is a JSON text message (AnswerOut) followed by the
-mask as a binary message, or a problem document alone.
+It begins with a text message that tells where the session stands, `{"session": ...}`. Each binary message is the
+next frame's image; each answer is a JSON text message (AnswerOut) followed by the mask as a binary message, or a
+problem document alone. `{"received_through": 7}` says which masks you have: later ones are kept, and come again when
+you connect with `?received_through=7`. `{"draw": {}}` and two binary messages, the frame sent last and the mask, add
+objects or draw them anew; `{"remove": {"object_id": 2}}` removes one; `{"objects": ...}` answers both.
 """
 
 

@@ -1,5 +1,7 @@
 """Batches as the trainer sees them."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,3 +71,20 @@ def test_a_network_without_the_task_gets_no_distances(photos: Path) -> None:
     assert batch.distances is None
     moved = batch.to(torch.device("meta"))
     assert moved.distances is None and moved.frames.device.type == "meta"
+
+
+def test_loaders_start_in_a_process_whose_opencv_has_worked_in_parallel(photos: Path) -> None:
+    """In a process of its own, which a deadlock leaves hanging: a second training of one process, as in `ablate`."""
+    program = f"""
+import sys
+import subprocess
+import sys
+from pathlib import Path
+import cv2, numpy as np
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_batches import drawn
+cv2.setNumThreads(4)
+cv2.warpAffine(np.zeros((2000, 2000, 3), np.float32), np.eye(3)[:2], (2000, 2000))
+assert len(drawn(Path({str(photos)!r}), workers=1)) == 4
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

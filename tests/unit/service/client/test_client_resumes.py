@@ -24,7 +24,7 @@ from service.core.errors import (
 from service.core.types import Flow, MaskFormat
 from service.transport.grpc import GrpcServer, start_grpc
 from tests.fakes.engine_world import World, first_labels
-from tests.fakes.waiting import in_thread
+from tests.fakes.waiting import in_thread, until
 
 MASK = first_labels()
 FRAMES = 30
@@ -124,6 +124,16 @@ async def test_every_frame_once_whatever_restarts_and_however_often(server: Serv
     again, errors = await in_thread(lambda: follow(server, restart))
     assert again == undisturbed
     assert errors in ([(12, InvalidMask)], [])  # told once, or made good as part of what was stored
+
+
+async def test_a_server_that_goes_away_while_it_opens_is_asked_again(server: Server) -> None:
+    undisturbed, _ = await in_thread(lambda: follow(server))
+    await server.restart()
+    server.world.runtime.gate.clear()
+    following = asyncio.create_task(in_thread(lambda: follow(server)))
+    await until(lambda: server.world.runtime.busy)
+    await server.restart()
+    assert (await following)[0] == undisturbed
 
 
 async def test_a_model_that_fails_now_and_then_is_asked_again(server: Server) -> None:
