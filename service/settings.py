@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -70,6 +70,13 @@ class Settings(BaseSettings):
     )
     log_format: Annotated[Literal["console", "json"], BeforeValidator(_lower)] = Field(
         "console", description="Log lines for people, or for machines"
+    )
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern="^https?://[^/]",
+        validation_alias=AliasChoices("S2SPP_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        description="OpenTelemetry collector (OTLP over HTTP, usually port 4318) that traces are sent to; "
+        "OTEL_EXPORTER_OTLP_ENDPOINT says the same",
     )
 
     @classmethod

@@ -14,6 +14,12 @@ class SilentObserver:
     def session_restored(self) -> None:
         pass
 
+    def session_resumed(self) -> None:
+        pass
+
+    def session_parked(self) -> None:
+        pass
+
     def session_expired(self) -> None:
         pass
 
@@ -29,5 +35,8 @@ class SilentObserver:
     def frame_failed(self, reason: str) -> None:
         pass
 
-    def commit_ended(self, seconds: float, stored: bool) -> None:
+    def frame_dropped(self) -> None:
+        pass
+
+    def commit_ended(self, seconds: float, stored: bool, age_s: float | None) -> None:
         pass

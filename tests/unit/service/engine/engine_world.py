@@ -113,12 +113,19 @@ class Watcher:
         self.events: Counter[str] = Counter()
         self.in_memory = 0
         self.times: list[FrameTimes] = []
+        self.ages: list[float | None] = []
 
     def session_opened(self) -> None:
         self.events["opened"] += 1
 
     def session_restored(self) -> None:
         self.events["restored"] += 1
+
+    def session_resumed(self) -> None:
+        self.events["resumed"] += 1
+
+    def session_parked(self) -> None:
+        self.events["parked"] += 1
 
     def session_expired(self) -> None:
         self.events["expired"] += 1
@@ -135,8 +142,12 @@ class Watcher:
     def frame_failed(self, reason: str) -> None:
         self.events[reason] += 1
 
-    def commit_ended(self, seconds: float, stored: bool) -> None:
+    def frame_dropped(self) -> None:
+        self.events["dropped"] += 1
+
+    def commit_ended(self, seconds: float, stored: bool, age_s: float | None) -> None:
         self.events["stored" if stored else "not stored"] += 1
+        self.ages.append(age_s)
 
 
 class World:
