@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _PREFIX = "S2SPP_"
+_OTLP_NAMES = ("S2SPP_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
 class SettingsError(ValueError):
@@ -74,7 +75,7 @@ class Settings(BaseSettings):
     otlp_endpoint: str | None = Field(
         None,
         pattern="^https?://[^/]",
-        validation_alias=AliasChoices("S2SPP_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        validation_alias=AliasChoices(*_OTLP_NAMES),
         description="OpenTelemetry collector (OTLP over HTTP, usually port 4318) that traces are sent to; "
         "OTEL_EXPORTER_OTLP_ENDPOINT says the same",
     )
@@ -96,6 +97,8 @@ def variable(field: str) -> str:
 def _told(fault: ErrorDetails) -> str:
     name = str(fault["loc"][0])
     shown = name if name.isupper() else variable(name)
+    if shown in _OTLP_NAMES:
+        shown = next((each for each in _OTLP_NAMES if os.environ.get(each)), shown)
     if fault["type"] == "extra_forbidden":
         return f"there is no setting {name!r}"
     secret = shown.endswith("REDIS_URL")  # may hold a password

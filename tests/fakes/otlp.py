@@ -60,4 +60,4 @@ class Collector:
 
 
 def attributes(span: Span) -> dict[str, Any]:
-    return {one.key: getattr(one.value, str(one.value.WhichOneof("value"))) for one in span.attributes}
+    return {one.key: getattr(one.value, one.value.WhichOneof("value") or "string_value") for one in span.attributes}

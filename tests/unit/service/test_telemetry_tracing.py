@@ -140,3 +140,7 @@ def test_the_endpoint_has_two_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("S2SPP_OTLP_ENDPOINT", "there:4318")
     with pytest.raises(SettingsError, match="S2SPP_OTLP_ENDPOINT=there:4318"):
         Settings.load()
+    monkeypatch.delenv("S2SPP_OTLP_ENDPOINT")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "there:4317")
+    with pytest.raises(SettingsError, match="OTEL_EXPORTER_OTLP_ENDPOINT=there:4317"):
+        Settings.load()
