@@ -12,13 +12,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.batching import BatchingQueue
 from service.core.ports import Clock, Engine, EngineObserver, Runtime, SessionStore
 from service.engine import EngineLimits, LocalEngine
 from service.imaging import ImageLimits
 from service.settings import Settings
+
+if TYPE_CHECKING:  # serving alone needs it, and traces alone OpenTelemetry
+    from service.telemetry import Telemetry
+    from service.telemetry.tracing import Traces
 
 _log = logging.getLogger(__name__)
 _ADDRESSES = "server.json"
@@ -107,28 +111,44 @@ async def serve(settings: Settings, *, stop_with_stdin: bool = False) -> None:
 
     While it serves, `server.json` in the data folder tells its addresses. Raises CannotServe (the data folder
     or its Redis), BundleError, Unavailable (REDIS_URL does not answer), OSError (a port is taken)."""
-    from service.telemetry import MeasuredRuntime, Telemetry, configure_logging
+    from service.telemetry import MeasuredRuntime, MeasuredStore, Telemetry, configure_logging
 
     configure_logging(settings.log_level, settings.log_format)
     told_to_stop = _stop_signal(stop_with_stdin)
-    telemetry = Telemetry()
     async with AsyncExitStack() as stack:
+        traces = _traces(settings.otlp_endpoint)
+        if traces is not None:
+            stack.push_async_callback(asyncio.to_thread, traces.close)
+        telemetry = Telemetry(traces)
         # The model loads while Redis starts, and is waited for whatever happens to Redis.
         loading = asyncio.create_task(asyncio.to_thread(load_runtime, settings))
         stack.push_async_callback(_ended, loading)
-        store = await stack.enter_async_context(_redis_store(settings))
+        store = MeasuredStore(await stack.enter_async_context(_redis_store(settings)), telemetry)
         (settings.data_dir / _ADDRESSES).unlink(missing_ok=True)  # of a server that was killed
         runtime = MeasuredRuntime(await loading, telemetry)
         engine = await stack.enter_async_context(
             build_engine(settings, runtime=runtime, store=store, observer=telemetry)
         )
-        http, grpc = await stack.enter_async_context(_transports(settings, engine, telemetry.render))
+        http, grpc = await stack.enter_async_context(_transports(settings, engine, telemetry))
         stack.enter_context(_announced(settings.data_dir, http, grpc))
         info = runtime.info
         _log.info("the model is %s (%s)", info.name, info.chosen)
         _log.info("s2spp serves %s: REST %s (try %s/docs), gRPC %s", info.name, http, http, grpc)
         await told_to_stop.wait()
         _log.info("stopping: running requests end, sessions are committed")
+
+
+def _traces(endpoint: str | None) -> Traces | None:
+    if endpoint is None:
+        return None
+    try:
+        from service.telemetry.tracing import Traces
+    except ModuleNotFoundError as error:
+        raise CannotServe(
+            f"traces are to go to {endpoint}, but OpenTelemetry is not installed ({error}): "
+            "pip install 's2spp[otel]', or unset S2SPP_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_ENDPOINT"
+        ) from error
+    return Traces(endpoint, importlib.metadata.version("s2spp"))
 
 
 @asynccontextmanager
@@ -151,11 +171,9 @@ async def _redis_store(settings: Settings) -> AsyncIterator[SessionStore]:
 
 
 @asynccontextmanager
-async def _transports(
-    settings: Settings, engine: Engine, metrics: Callable[[], bytes]
-) -> AsyncIterator[tuple[str, str]]:
+async def _transports(settings: Settings, engine: Engine, telemetry: Telemetry) -> AsyncIterator[tuple[str, str]]:
     """REST and gRPC over `engine`; yields the addresses that a client on this machine uses."""
-    from service.telemetry import RequestContext
+    from service.telemetry import CallRecorder, RecordedApp, RecordingInterceptor
     from service.transport.grpc import start_grpc
     from service.transport.rest import create_app, start_rest
 
@@ -163,19 +181,21 @@ async def _transports(
     app = create_app(
         engine,
         max_image_bytes=settings.max_image_bytes,
-        metrics=metrics,
+        metrics=telemetry.render,
         version=importlib.metadata.version("s2spp"),
         stream_window=settings.window,
     )
     listen = f"[{settings.host}]" if ":" in settings.host else settings.host
     local = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(listen, listen)
-    rest = await start_rest(RequestContext(app), settings.host, settings.http_port, max_message_bytes=largest)
+    recorder = CallRecorder(telemetry)
+    rest = await start_rest(RecordedApp(app, recorder), settings.host, settings.http_port, max_message_bytes=largest)
     try:
         grpc = await start_grpc(
             engine,
             f"{listen}:{settings.grpc_port}",
             max_message_bytes=2 * largest,  # opening sends a frame and a mask
             window=settings.window,
+            interceptors=[RecordingInterceptor(recorder)],
         )
     except BaseException:
         await rest.stop(0)

@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _PREFIX = "S2SPP_"
+_OTLP_NAMES = ("S2SPP_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
 class SettingsError(ValueError):
@@ -71,6 +72,13 @@ class Settings(BaseSettings):
     log_format: Annotated[Literal["console", "json"], BeforeValidator(_lower)] = Field(
         "console", description="Log lines for people, or for machines"
     )
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern="^https?://[^/]",
+        validation_alias=AliasChoices(*_OTLP_NAMES),
+        description="OpenTelemetry collector (OTLP over HTTP, usually port 4318) that traces are sent to; "
+        "OTEL_EXPORTER_OTLP_ENDPOINT says the same",
+    )
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
@@ -89,6 +97,8 @@ def variable(field: str) -> str:
 def _told(fault: ErrorDetails) -> str:
     name = str(fault["loc"][0])
     shown = name if name.isupper() else variable(name)
+    if shown in _OTLP_NAMES:
+        shown = next((each for each in _OTLP_NAMES if os.environ.get(each)), shown)
     if fault["type"] == "extra_forbidden":
         return f"there is no setting {name!r}"
     secret = shown.endswith("REDIS_URL")  # may hold a password

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,15 +183,33 @@ class Engine(Protocol):
     def models(self) -> Sequence[ModelInfo]: ...
 
 
+class Period(NamedTuple):
+    """From `began` to `ended`, readings of `time.perf_counter`."""
+
+    began: float
+    ended: float
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+
 @dataclass(frozen=True)
 class FrameTimes:
-    """Where the seconds of one answered frame went. `queue_s`: from handing the frame to the runtime until its batch
-    began. `compute_s`: inside the model, the whole batch that held the frame."""
+    """Where the time of one answered frame went. `total`: from its acceptance until its answer was ready; what is in
+    none of the stages was spent waiting for the frames before, or for a thread. `queue`: from handing the frame to the
+    runtime until its batch began. `compute`: inside the model, the whole batch that held the frame."""
 
-    decode_s: float
-    queue_s: float
-    compute_s: float
-    encode_s: float
+    frame_index: int
+    total: Period
+    decode: Period
+    queue: Period
+    compute: Period
+    encode: Period
+
+    def stages(self) -> dict[str, Period]:
+        """In their order, by name."""
+        return {"decode": self.decode, "queue": self.queue, "compute": self.compute, "encode": self.encode}
 
 
 class EngineObserver(Protocol):
@@ -199,14 +217,16 @@ class EngineObserver(Protocol):
 
     def session_opened(self) -> None: ...
 
-    def session_restored(self) -> None: ...
+    def session_restored(self) -> None:
+        """Brought back from the store into memory."""
+        ...
 
     def session_resumed(self) -> None:
-        """A caller took the session up again."""
+        """A caller whose connection or server was lost goes on."""
         ...
 
     def session_parked(self) -> None:
-        """An idle session left memory; its next frame brings it back."""
+        """Stored, and out of memory until its next use."""
         ...
 
     def session_expired(self) -> None: ...
@@ -219,14 +239,15 @@ class EngineObserver(Protocol):
         """A frame was stepped and its answer made; not called for an answer that is given again."""
         ...
 
-    def frame_dropped(self) -> None:
-        """A realtime frame was overtaken by a newer one, or skipped."""
-        ...
-
     def frame_failed(self, reason: str) -> None:
         """A frame could not be used or the model failed on it; `reason` as in service.core.errors."""
         ...
 
-    def commit_ended(self, seconds: float, stored: bool) -> None:
-        """One save of a snapshot (it may cover several frames) returned or failed."""
+    def frame_dropped(self) -> None:
+        """A frame of a live stream was answered DROPPED, without a step."""
+        ...
+
+    def commit_ended(self, seconds: float, stored: bool, age_s: float | None) -> None:
+        """One save of a snapshot (it may cover several frames) returned or failed. `age_s`: since the oldest frame that
+        it covers was answered; None where it covers none."""
         ...

@@ -43,6 +43,7 @@ class Committer:
         self._saving: asyncio.Task[S2sppError | None] | None = None
         self._touching: asyncio.Task[None] | None = None
         self._refreshed = session.last_used  # use that the store's expiry knows of
+        self._oldest: float | None = None  # when the first frame was answered that no save covers
 
     async def through(self, revision: int) -> None:
         """Returns once the store has `revision`. Raises what kept the save that would have covered it."""
@@ -55,12 +56,18 @@ class Committer:
             if error is not None and covers >= revision:
                 raise error
 
+    def answered(self, at: float) -> None:
+        """A frame was settled at that reading of `time.perf_counter`."""
+        if self._oldest is None:
+            self._oldest = at
+
     def start(self) -> asyncio.Task[S2sppError | None]:
         """The save under way, or a new one. It belongs to the engine: who awaits it shields it."""
         if self._saving is None or self._saving.done():
             self._covers = self._session.revision
             constant = self._session.objects_revision > self._session.committed_revision
-            self._saving = asyncio.create_task(self._save(self._session.snapshot(), constant, self._covers))
+            oldest, self._oldest = self._oldest, None
+            self._saving = asyncio.create_task(self._save(self._session.snapshot(), constant, self._covers, oldest))
         return self._saving
 
     def refresh(self) -> None:
@@ -76,14 +83,17 @@ class Committer:
         if running:
             await asyncio.wait(running)
 
-    async def _save(self, snapshot: Snapshot, constant: bool, revision: int) -> S2sppError | None:
+    async def _save(self, snapshot: Snapshot, constant: bool, revision: int, oldest: float | None) -> S2sppError | None:
         began = time.perf_counter()
         error = await self._ask(self._store.save(snapshot, self._ttl_s(), constant=constant, existing=True))
-        self._observer.commit_ended(time.perf_counter() - began, error is None)
+        ended = time.perf_counter()
+        self._observer.commit_ended(ended - began, error is None, None if oldest is None else ended - oldest)
         if error is None:
             self._session.commit(revision)
         else:
-            _log.warning("session %s could not be committed: %s", snapshot.session, error)
+            self._oldest = self._oldest if oldest is None else oldest
+            named = {"session": snapshot.session}  # whoever started the save may be about another one
+            _log.warning("session %s could not be committed: %s", snapshot.session, error, extra=named)
         return error
 
     async def _touch(self) -> None:

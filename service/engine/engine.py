@@ -8,6 +8,7 @@ engine.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -344,7 +345,8 @@ class LocalEngine:
         resident = Resident(session, Committer(session, self._store, self._clock, idle_s, self._observer))
         self._table.add(resident)
         if self._sweeper is None or self._sweeper.done():
-            self._sweeper = asyncio.create_task(self._keep_sweeping())
+            # In a context of its own: what it commits is no part of the call that happened to open the first session.
+            self._sweeper = asyncio.create_task(self._keep_sweeping(), context=contextvars.Context())
         return resident
 
     async def _keep_sweeping(self) -> None:

@@ -32,11 +32,11 @@ class SilentObserver:
     def frame_answered(self, times: FrameTimes) -> None:
         pass
 
-    def frame_dropped(self) -> None:
-        pass
-
     def frame_failed(self, reason: str) -> None:
         pass
 
-    def commit_ended(self, seconds: float, stored: bool) -> None:
+    def frame_dropped(self) -> None:
+        pass
+
+    def commit_ended(self, seconds: float, stored: bool, age_s: float | None) -> None:
         pass

@@ -21,7 +21,7 @@ from service.core.errors import (
     InvalidOption,
     S2sppError,
 )
-from service.core.ports import EngineObserver, FrameTimes, StepQueue
+from service.core.ports import EngineObserver, FrameTimes, Period, StepQueue
 from service.core.types import DrawObjects, EncodedImage, Failure, ImageU8, ModelInfo, ObjectChange, RemoveObject
 from service.engine.faults import told
 from service.engine.limits import EngineLimits
@@ -71,7 +71,7 @@ class Stepper:
             turn.abandon()
 
     async def _answer(self, resident: Resident, entry: Entry, image: EncodedImage, before: Turn, turn: Turn) -> Outcome:
-        session = resident.session
+        session, accepted_at = resident.session, time.perf_counter()
         read = await self._read(resident, image)
         if not isinstance(read, InvalidInput):
             session.newest_ready = max(session.newest_ready, entry.index)
@@ -82,20 +82,21 @@ class Stepper:
             raise resident.commits.gone
         outcome: Outcome
         if isinstance(read, InvalidInput):
-            times = None
+            stages = None
             outcome = Failure(entry.index, read.reason, read.message, read.metadata)
             turn.stepped.set_result(followed)
         elif session.realtime and entry.index < session.newest_ready:
-            times = None
+            stages = None
             outcome = dropped(entry.index)
             turn.stepped.set_result(followed)
         else:
-            frame, decode_s = read
+            frame, decode = read
+            handed_at = time.perf_counter()
             result = await self._queue.step(frame, followed.state)
             followed = Followed(followed.object_ids, result.state)
             turn.stepped.set_result(followed)
             object_ids = followed.object_ids
-            outcome, encode_s = await self._timed(
+            outcome, encode = await self._timed(
                 lambda: make_answer(
                     entry.index,
                     result.probability,
@@ -105,13 +106,17 @@ class Stepper:
                     result.compute_ms,
                 )
             )
-            times = FrameTimes(decode_s, result.queue_ms / 1e3, result.compute_ms / 1e3, encode_s)
+            batch_at = handed_at + result.queue_ms / 1e3
+            compute = Period(batch_at, batch_at + result.compute_ms / 1e3)
+            stages = decode, Period(handed_at, batch_at), compute, encode
         if not await before.settled:
             raise _PredecessorFailed
         session.settle(entry, outcome, followed)
         turn.settled.set_result(True)
-        if times is not None:
-            self._observer.frame_answered(times)
+        answered_at = time.perf_counter()
+        resident.commits.answered(answered_at)
+        if stages is not None:
+            self._observer.frame_answered(FrameTimes(entry.index, Period(accepted_at, answered_at), *stages))
         elif isinstance(outcome, Failure) and outcome.reason == FrameDropped.reason:
             self._observer.frame_dropped()
         elif isinstance(outcome, Failure):
@@ -199,19 +204,19 @@ class Stepper:
         # The order of the tensors is that of the manifest, as in what the session has.
         return Followed(opening.object_ids, {spec.name: state[spec.name] for spec in self._info.states})
 
-    async def _read(self, resident: Resident, image: EncodedImage) -> tuple[ImageU8, float] | InvalidInput:
+    async def _read(self, resident: Resident, image: EncodedImage) -> tuple[ImageU8, Period] | InvalidInput:
         session = resident.session
         try:
             return await self._timed(lambda: read_frame(image, self._limits.images, session.frame_size, session.size))
         except InvalidInput as error:
             return error
 
-    async def _timed(self, work: Callable[[], _Result]) -> tuple[_Result, float]:
-        """Run in a thread; the seconds are those of the work itself."""
+    async def _timed(self, work: Callable[[], _Result]) -> tuple[_Result, Period]:
+        """Run in a thread; the period is that of the work itself."""
 
-        def measured() -> tuple[_Result, float]:
+        def measured() -> tuple[_Result, Period]:
             began = time.perf_counter()
             result = work()
-            return result, time.perf_counter() - began
+            return result, Period(began, time.perf_counter())
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, measured)

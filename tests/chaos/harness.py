@@ -51,7 +51,15 @@ class PhoenixServer(ServerProcess):
 
     def _build(self) -> None:
         # s2spp.cli's own arguments begin behind [python, -m, s2spp.cli].
-        self._command = [sys.executable, "-m", "tests.chaos.server", *self._armed, *self._without, "--", *self._serve[3:]]
+        self._command = [
+            sys.executable,
+            "-m",
+            "tests.chaos.server",
+            *self._armed,
+            *self._without,
+            "--",
+            *self._serve[3:],
+        ]
 
     def _watch(self) -> None:
         while not self._over.wait(0.01):

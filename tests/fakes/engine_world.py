@@ -113,6 +113,7 @@ class Watcher:
         self.events: Counter[str] = Counter()
         self.in_memory = 0
         self.times: list[FrameTimes] = []
+        self.ages: list[float | None] = []
 
     def session_opened(self) -> None:
         self.events["opened"] += 1
@@ -138,14 +139,15 @@ class Watcher:
     def frame_answered(self, times: FrameTimes) -> None:
         self.times.append(times)
 
-    def frame_dropped(self) -> None:
-        self.events["dropped"] += 1
-
     def frame_failed(self, reason: str) -> None:
         self.events[reason] += 1
 
-    def commit_ended(self, seconds: float, stored: bool) -> None:
+    def frame_dropped(self) -> None:
+        self.events["dropped"] += 1
+
+    def commit_ended(self, seconds: float, stored: bool, age_s: float | None) -> None:
         self.events["stored" if stored else "not stored"] += 1
+        self.ages.append(age_s)
 
 
 class World:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -60,6 +61,7 @@ async def start_grpc(
     max_message_bytes: int = 64 << 20,
     window: int = 16,
     readiness_interval_s: float = 2.0,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> GrpcServer:
     """Starts to listen on `address` ("host:port", port 0: any free one).
 
@@ -69,16 +71,18 @@ async def start_grpc(
         window: frames of one Track stream that may be in flight.
         readiness_interval_s: how often the health of `s2spp.v1.Segmentation` follows `engine.ready()`. The
             health of the server itself ("") is SERVING for as long as the process answers.
+        interceptors: see every call before its method does.
 
     Raises:
         OSError: the address cannot be listened on.
     """
     server = grpc.aio.server(
+        interceptors=interceptors,
         options=[
             *_CONNECTION_OPTIONS,
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", -1),
-        ]
+        ],
     )
     health_servicer = health.HealthServicer()
     servicer = SegmentationServicer(engine, window)

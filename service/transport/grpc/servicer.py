@@ -13,6 +13,7 @@ from grpc_status import rpc_status
 
 from s2spp.v1 import segmentation_pb2 as pb
 from s2spp.v1 import segmentation_pb2_grpc
+from service.core.call import about
 from service.core.errors import InvalidOption, Unavailable
 from service.core.ports import Engine, Resumed
 from service.core.types import Durability, ObjectChange, RemoveObject, SessionInfo, parse_session_id
@@ -70,10 +71,11 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
                     convert.options(first.open.options),
                     stream=stream,
                 )
+                about(opened.info.session)
                 return Resumed(opened.info, ())
             case "resume":
                 taken = first.received_through if first.HasField("received_through") else None
-                session, told = parse_session_id(first.resume.session_id), first.resume.committed_frame
+                session, told = about(parse_session_id(first.resume.session_id)), first.resume.committed_frame
                 return await self._engine.resume(session, taken, stream, told)
             case _:
                 raise InvalidOption("the first message of a Track stream must be `open` or `resume`")
@@ -83,6 +85,7 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
             opened = await self._engine.open(
                 convert.image(request.frame), convert.image(request.mask), convert.options(request.options)
             )
+            about(opened.info.session)
             return pb.CreateSessionResponse(
                 session=convert.session_message(opened.info), state_bytes=opened.state_bytes
             )
@@ -90,7 +93,7 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
     async def SegmentFrame(self, request: pb.SegmentFrameRequest, context: Context) -> pb.SegmentFrameResponse:
         async with _errors_as_status(context):
             delivered = await self._engine.segment(
-                parse_session_id(request.session_id),
+                about(parse_session_id(request.session_id)),
                 request.frame_index,
                 convert.image(request.image),
                 durability=Durability.STRICT,
@@ -112,7 +115,7 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
 
     async def _change(self, session: str, placed: pb.Drawing | pb.Removal, change: ObjectChange) -> SessionInfo:
         return await self._engine.change(
-            parse_session_id(session),
+            about(parse_session_id(session)),
             placed.frame_index,
             change,
             durability=Durability.STRICT,
@@ -121,12 +124,12 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
         async with _errors_as_status(context):
-            info = await self._engine.describe(parse_session_id(request.session_id))
+            info = await self._engine.describe(about(parse_session_id(request.session_id)))
             return pb.GetSessionResponse(session=convert.session_message(info))
 
     async def DeleteSession(self, request: pb.DeleteSessionRequest, context: Context) -> pb.DeleteSessionResponse:
         async with _errors_as_status(context):
-            await self._engine.delete(parse_session_id(request.session_id))
+            await self._engine.delete(about(parse_session_id(request.session_id)))
             return pb.DeleteSessionResponse()
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
 
 from service.core import errors
+from service.core.call import about
 from service.core.ports import Engine
 from service.core.types import Durability, SessionId, parse_session_id
 from service.transport.rest.bodies import RAW_RGB8, SNIFFED, frame_image, read_body, read_marked_frame
@@ -30,7 +31,7 @@ SessionText = Annotated[str, Path(description="The id that opening the session r
 def session_id(session: SessionText) -> SessionId:
     """A path that cannot be a session's names no session: 404, as for one that is not there."""
     try:
-        return parse_session_id(session)
+        return about(parse_session_id(session))
     except errors.InvalidOption as error:
         raise errors.SessionUnknown(error.message) from error
 
@@ -84,6 +85,7 @@ def session_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
     ) -> OpenedOut:
         form = await read_marked_frame(request, max_image_bytes, height, width, with_options=True)
         opened = await engine.open(form.frame, form.mask, form.options)
+        about(opened.info.session)
         response.headers["Location"] = f"{routes.prefix}/{opened.info.session}"
         return OpenedOut.of(opened)
 

@@ -1,0 +1,67 @@
+"""Ports that tell how they are used: the rooms behind them know nothing of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.core.errors import Unavailable
+from service.core.ports import Runtime, SessionStore, StepResult
+from service.core.types import ModelInfo, SessionId, Snapshot, State
+from service.telemetry.metrics import Telemetry
+
+_Result = TypeVar("_Result")
+
+
+class MeasuredRuntime:
+    """A Runtime that tells how large its batches are."""
+
+    def __init__(self, runtime: Runtime, telemetry: Telemetry) -> None:
+        self._runtime, self._telemetry = runtime, telemetry
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._runtime.info
+
+    def initialise(self, frames: NDArray[np.uint8], masks: NDArray[np.uint8], frame_row: NDArray[np.int64]) -> State:
+        return self._runtime.initialise(frames, masks, frame_row)
+
+    def step(self, frames: NDArray[np.uint8], frame_row: NDArray[np.int64], state: State) -> StepResult:
+        self._telemetry.batch_ran(len(frames), len(frame_row))
+        return self._runtime.step(frames, frame_row, state)
+
+
+class MeasuredStore:
+    """A SessionStore that tells how long it takes, and when it cannot be reached."""
+
+    def __init__(self, store: SessionStore, telemetry: Telemetry) -> None:
+        self._store, self._telemetry = store, telemetry
+
+    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> None:
+        await self._timed("save", self._store.save(snapshot, ttl_s, constant=constant, existing=existing))
+
+    async def load(self, session: SessionId) -> Snapshot:
+        return await self._timed("load", self._store.load(session))
+
+    async def touch(self, session: SessionId, ttl_s: float) -> None:
+        await self._timed("touch", self._store.touch(session, ttl_s))
+
+    async def delete(self, session: SessionId) -> None:
+        await self._timed("delete", self._store.delete(session))
+
+    async def ping(self) -> None:
+        await self._timed("ping", self._store.ping())
+
+    async def _timed(self, operation: str, request: Awaitable[_Result]) -> _Result:
+        began, result = time.perf_counter(), "ok"
+        try:
+            return await request
+        except Unavailable:
+            result = "unavailable"
+            raise
+        finally:
+            self._telemetry.store_answered(operation, result, time.perf_counter() - began)
