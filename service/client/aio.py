@@ -154,6 +154,9 @@ async def _followed(
             result = result_of(outcome, on_frame_error)
             if result is not None:
                 yield result
+    except Exception:
+        stream.failed = True
+        raise
     finally:
         stream.cancel()
         if isinstance(source, _FromLoop):

@@ -166,7 +166,7 @@ class Feed:
         try:
             if not self.closed:
                 item = next(self._items)
-                sent = self._changed(item) if isinstance(item, Draw | Remove) else self._framed(item, attempt)
+                sent = self._changed(item, attempt) if isinstance(item, Draw | Remove) else self._framed(item, attempt)
                 if sent is not None:
                     with self._keeping:
                         self._kept.append(sent)
@@ -193,7 +193,10 @@ class Feed:
         self._frame = request.frame.image
         return _Sent(self._frame_index, False, request)
 
-    def _changed(self, change: Draw | Remove) -> _Sent:
+    def _changed(self, change: Draw | Remove, attempt: Attempt) -> _Sent | None:
+        """As `_framed`."""
+        if self._frame_index + 1 < attempt.next_frame:
+            return None
         place = requests.Place(self._frame_index, self._changes + 1)
         request = requests.change_request(place, self._frame, change, self._jpeg_quality)
         return _Sent(self._frame_index, True, request)

@@ -67,6 +67,9 @@ def followed(stream: Stream, on_frame_error: OnFrameError | None) -> Generator[T
             result = result_of(outcome, on_frame_error)
             if result is not None:
                 yield result
+    except Exception:
+        stream.failed = True
+        raise
     finally:
         stream.close()
 
@@ -99,7 +102,8 @@ class Stream:
     """Iterating opens the session, or resumes it, and gives one outcome per frame. Asking for the next takes the one
     before.
 
-    `close` ends it at any time, from any thread, and deletes the session, unless it is to be kept.
+    `close` ends it at any time, from any thread, and deletes the session, unless it is to be kept, or was resumed and
+    something `failed`: what another one began may be taken up once more.
     """
 
     def __init__(
@@ -128,6 +132,7 @@ class Stream:
         self._closing = threading.Event()
         self._lost_since: float | None = None
         self._faults = 0
+        self.failed = False
 
     def __iter__(self) -> Iterator[Outcome]:
         first = self._first_request()
@@ -234,7 +239,8 @@ class Stream:
 
     def close(self) -> None:
         self.cancel()
-        if self._session and not self._keep_session:
+        kept = self._keep_session or (self.failed and isinstance(self._begin, Resumption))
+        if self._session and not kept:
             # ValueError: the client has been closed in the meantime.
             with suppress(grpc.RpcError, ValueError):
                 self._stub.DeleteSession(

@@ -8,21 +8,38 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
+
 from tests.integration.server_process import ServerProcess
+
+# What `EmbeddedServer` calls is [python, -m, s2spp.cli, serve, ...].
+_CLI = 3
 
 
 class PhoenixServer(ServerProcess):
-    """While the block lasts, a server that was killed is started again, by a thread of its own. `arm` says what the
-    next one, or the first, does wrong; those after it are whole. `without`: a promise that all of them break."""
+    """While the block lasts, a server that was killed is started again, by a thread of its own. `kill_at` and `count`:
+    when the first one kills itself. `without`: a promise that all of them break."""
 
-    def __init__(self, data_dir: Path, bundle: str | None, without: str | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        bundle: str | None = None,
+        *,
+        kill_at: str | None = None,
+        count: int = 1,
+        without: str | None = None,
+    ) -> None:
         super().__init__(data_dir, bundle)
-        self._serve = self._command
-        self._without = ["--without", without] if without else []
-        self._armed: list[str] = []
+        self._serve = self._command[_CLI:]
+        self._fate = ["--kill-at", kill_at, "--count", str(count)] if kill_at else []
+        self._broken = ["--without", without] if without else []
         self._over = threading.Event()
+        self._changing = threading.Lock()
         self.deaths = 0
-        self._build()
+
+    def start(self) -> None:
+        self._command = [sys.executable, "-m", "tests.chaos.server", *self._fate, *self._broken, "--", *self._serve]
+        super().start()
 
     def __enter__(self) -> Self:
         self.start()
@@ -37,29 +54,12 @@ class PhoenixServer(ServerProcess):
         self._guard.join()
         self.stop()
 
-    def arm(self, kill_at: str, count: int) -> None:
-        """Before the block is entered."""
-        self._armed = ["--kill-at", kill_at, "--count", str(count)]
-        self._build()
-
     def strike(self) -> None:
-        """kill -9, the server and its Redis; the guard brings them back."""
-        with self._lock:
-            process = self._process
-            if process is not None and process.poll() is None:
-                self._kill_all()
-
-    def _build(self) -> None:
-        # s2spp.cli's own arguments begin behind [python, -m, s2spp.cli].
-        self._command = [
-            sys.executable,
-            "-m",
-            "tests.chaos.server",
-            *self._armed,
-            *self._without,
-            "--",
-            *self._serve[3:],
-        ]
+        """kill -9, the server and everything it started, at whatever it is doing; the guard brings it back."""
+        with self._changing:
+            server = psutil.Process(self.pid)
+            for process in (*server.children(recursive=True), server):
+                process.kill()
 
     def _watch(self) -> None:
         while not self._over.wait(0.01):
@@ -67,8 +67,7 @@ class PhoenixServer(ServerProcess):
             if self._process.poll() is None:
                 continue
             self.deaths += 1
-            self._armed = []
-            self._build()
-            with self._lock:
+            self._fate = []
+            with self._changing:
                 self.stop()
                 self.start()

@@ -42,6 +42,11 @@ class Plan:
         self.kill_at, self.count, self.without = kill_at, count, without
         self._seen = 0
 
+    @property
+    def frame(self) -> int:
+        """From which on answers, or commits, are held back where that is the plan."""
+        return 20 * self.count
+
     def reached(self, point: str) -> bool:
         if point != self.kill_at:
             return False
@@ -72,8 +77,9 @@ class ChaosStore:
             await save
             die()
         if existing and self._plan.reached("inside-commit"):
-            asyncio.ensure_future(save)
+            under_way = asyncio.ensure_future(save)
             await asyncio.sleep(0.0005)
+            assert not under_way.cancelled()
             die()
         if existing and self._plan.without == "commit-before-answer":
             # Told as stored, and stored later.
@@ -82,10 +88,9 @@ class ChaosStore:
             task.add_done_callback(self._late.discard)
             return
         await save
-        if existing and self._plan.kill_at == "after-commit-before-answer" and snapshot.outbox:
-            # Those in the outbox that the client has not taken are committed; their answers may be on their way.
-            if self._plan.reached("after-commit-before-answer"):
-                die()
+        held = any(answer.frame_index >= self._plan.frame for answer in snapshot.outbox)
+        if held and self._plan.kill_at == "after-commit-before-answer":
+            die()
 
     async def _later(self, save: Any) -> None:
         await asyncio.sleep(_LATE_S)
@@ -98,7 +103,6 @@ class ChaosStore:
 class ChaosEngine:
     def __init__(self, engine: Engine, store: ChaosStore, plan: Plan) -> None:
         self._engine, self._store, self._plan = engine, store, plan
-        self._answered = 0
 
     async def open(self, *args: Any, **options: Any) -> Opened:
         return await self._engine.open(*args, **options)
@@ -107,14 +111,14 @@ class ChaosEngine:
         if self._plan.without == "acknowledgement":
             options["received_through"] = frame_index - 1
         received = options.get("received_through") or 0
-        if self._plan.kill_at == "after-commit-before-answer" and frame_index >= 20 * self._plan.count:
+        if self._plan.kill_at == "after-commit-before-answer" and frame_index >= self._plan.frame:
             # This answer and those behind it are held; the commit that covers them is what kills.
             await self._engine.segment(session, frame_index, *args, **options)
             await asyncio.Event().wait()
         if self._plan.kill_at == "after-answer-before-commit":
-            if frame_index >= 20 * self._plan.count:
+            if frame_index >= self._plan.frame:
                 self._store.blocked.clear()
-            if received >= 20 * self._plan.count:
+            if received >= self._plan.frame:
                 die()  # answered and taken, and no commit since well before
         return await self._engine.segment(session, frame_index, *args, **options)
 

@@ -176,16 +176,22 @@ async def test_a_new_client_goes_on_where_another_one_was_left(server: Server) -
                 )
             ]
 
-    for has in (14, 13):  # the last one taken was never acknowledged: it may not have reached the disk
+    for has in (
+        14,
+        13,
+    ):  # after changes of objects; the last one taken was never acknowledged: it may not have reached the disk
         session, found = await in_thread(first_client)
         rest = await in_thread(lambda session=session, has=has: second_client(session, has))
         assert found[: has + 1] + rest == undisturbed
         with pytest.raises(SessionUnknown):  # deleted at the end
             await in_thread(lambda session=session: second_client(session, 29))
 
-    session, _ = await in_thread(first_client)
+    # A mistake loses nothing.
+    session, found = await in_thread(first_client)
     with pytest.raises(FrameAcknowledged, match="acknowledged"):
         await in_thread(lambda: second_client(session, 5))
+    assert found + await in_thread(lambda: second_client(session, 14)) == undisturbed
+    session, _ = await in_thread(first_client)
     with pytest.raises(FrameGap):
         await in_thread(lambda: second_client(session, 14, first_index=100))
 

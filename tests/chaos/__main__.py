@@ -1,0 +1,87 @@
+"""What the service promises, under attack: `make chaos`. One line for each promise; exit status 1 if any is broken.
+
+python -m tests.chaos                        all of it
+python -m tests.chaos --only kills --seed 7  one line, again as it was
+python -m tests.chaos --without outbox       a test build without a promise: the lines that need it fail
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.chaos import clients, kills
+from tests.chaos.material import FRAMES, Story, story
+from tests.chaos.server import KILL_POINTS, PROMISES
+
+KILLS_AT_RANDOM, CLIENT_KILLS = 20, 5
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", action="append", help="kill points, kills, clients or fuzz; again for more")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--without", choices=PROMISES)
+    parser.add_argument("--bundle", help="model bundle; default: the shipped one that suits this machine")
+    parser.add_argument("--frames", type=int, default=FRAMES)
+    chosen = parser.parse_args()
+    tale = story(chosen.frames)
+    print(f"video: {tale.name}, {len(tale.jpegs)} frames; seed {chosen.seed}", flush=True)
+    failed = 0
+    with tempfile.TemporaryDirectory(prefix="s2spp-chaos-") as folder:
+        for name, check in _checks(Path(folder), tale, chosen):
+            if chosen.only and name.split(":")[0] not in chosen.only:
+                continue
+            began = time.monotonic()
+            try:
+                problem = check()
+            except Exception as error:
+                problem = f"{type(error).__name__}: {error}"
+            failed += bool(problem)
+            took = time.monotonic() - began
+            print(
+                f"{'FAILED' if problem else 'ok    '} {name} ({took:.0f} s){': ' + problem if problem else ''}",
+                flush=True,
+            )
+    return 1 if failed else 0
+
+
+def _checks(folder: Path, tale: Story, chosen: argparse.Namespace) -> list[tuple[str, Callable[[], str]]]:
+    expected: list[kills.Seen] = []
+
+    def compare(found: list[kills.Seen]) -> str:
+        if not expected:
+            expected.extend(kills.undisturbed(folder / "undisturbed", chosen.bundle, tale))
+        return kills.verdict(found, expected)
+
+    def at(point: str) -> str:
+        return compare(kills.killed_at(folder / point, chosen.bundle, tale, point, chosen.without))
+
+    def at_random() -> str:
+        return compare(
+            kills.killed_at_random(folder / "random", chosen.bundle, tale, KILLS_AT_RANDOM, chosen.seed, chosen.without)
+        )
+
+    def client_killed() -> str:
+        digests, twice = clients.killed(folder / "clients", chosen.bundle, len(tale.jpegs), CLIENT_KILLS, chosen.seed)
+        print(f"       {twice} masks were written twice, with the same bytes")
+        if not expected:
+            compare([])
+        return "" if digests == [digest for *_, digest in expected] else "masks differ from the uninterrupted run"
+
+    return [
+        *((f"kill points: {point}", lambda point=point: at(point)) for point in KILL_POINTS),  # type: ignore[misc]
+        (f"kills: {KILLS_AT_RANDOM} at random", at_random),
+        (f"clients: {CLIENT_KILLS} killed", client_killed),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
