@@ -1,26 +1,37 @@
 """s2spp: a first frame and its mask in, the object's mask in every later frame out.
 
-from s2spp import Client
+from s2spp import Client, read_frames
 
 with Client("localhost:50051") as client:
-    for result in client.track(frames, first_mask):
+    for result in client.track(read_frames("video.mp4"), first_mask):
         ...                                # result.labels: uint8 [H,W], the pixel's value is the object's id
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from s2spp.video import read_frames
     from service.client import AsyncClient, Client, Draw, Remove, TrackedFrame
+    from service.core.types import Flow, MaskFormat
 
-__all__ = ["AsyncClient", "Client", "Draw", "Remove", "TrackedFrame"]
+_HOMES = {
+    "AsyncClient": "service.client",
+    "Client": "service.client",
+    "Draw": "service.client",
+    "Flow": "service.core.types",
+    "MaskFormat": "service.core.types",
+    "Remove": "service.client",
+    "TrackedFrame": "service.client",
+    "read_frames": "s2spp.video",
+}
+__all__ = ["AsyncClient", "Client", "Draw", "Flow", "MaskFormat", "Remove", "TrackedFrame", "read_frames"]
 
 
 def __getattr__(name: str) -> Any:
     # Lazily: geometry and stubs below this package are imported by the service, which the client is part of.
-    if name in __all__:
-        from service import client
-
-        return getattr(client, name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -74,6 +74,12 @@ def open_frames(source: str | Path | int) -> FrameSource:
     return _open_video(path)
 
 
+def read_frames(source: str | Path | int) -> Iterator[Frame]:
+    """The frames alone of what `open_frames` opens: what `Client.track` takes. Raises at once what that raises."""
+    opened = open_frames(source)
+    return (frame for _, frame in opened)
+
+
 # ---------------------------------------------------------------- images
 
 

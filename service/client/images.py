@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -17,24 +18,47 @@ from s2spp.v1 import segmentation_pb2 as pb
 from service.core.errors import InvalidImage, InvalidMask, InvalidOption
 from service.core.types import LabelMap, ObjectReport
 
-FrameLike = NDArray[np.uint8] | bytes
-"""RGB uint8 [H,W,3], or the bytes of a JPEG, PNG or WebP file."""
-MaskLike = NDArray[np.uint8] | NDArray[np.bool_] | bytes
-"""Object ids [H,W], or an indexed or grey PNG file's bytes. Bool, or grey of only 0 and 255, is object 1."""
+
+class DecodedFrame(Protocol):
+    """What PyAV decodes: an `av.VideoFrame`. Turned if it says so."""
+
+    @property
+    def rotation(self) -> int: ...
+
+    def to_ndarray(self, *, format: str) -> NDArray[Any]: ...
+
+
+FrameLike = NDArray[np.uint8] | bytes | Path | Image.Image | DecodedFrame
+"""RGB uint8 [H,W,3] (OpenCV reads BGR: give frame[..., ::-1]); the bytes of a JPEG, PNG or WebP file, or its path; a
+Pillow image; or an `av.VideoFrame`."""
+MaskLike = NDArray[np.uint8] | NDArray[np.bool_] | bytes | Path | Image.Image
+"""Object ids [H,W]; an indexed or grey PNG file's bytes, or its path; or such a Pillow image. Bool, or grey of only 0 and
+255, is object 1."""
 
 
 def frame_message(frame: FrameLike, jpeg_quality: int | None) -> pb.Image:
-    """A file's bytes travel as they are, an array raw and so losslessly unless `jpeg_quality` is given.
+    """A file's bytes travel as they are, pixels raw and so losslessly unless `jpeg_quality` is given.
 
     Raises:
-        InvalidImage: neither RGB uint8 [H,W,3] nor bytes.
+        InvalidImage: nothing that FrameLike names.
         InvalidOption: the quality is not between 1 and 100.
+        OSError: the file cannot be read.
     """
+    if isinstance(frame, Path):
+        frame = frame.read_bytes()
     if isinstance(frame, bytes):
         return pb.Image(data=frame)
+    if isinstance(frame, Image.Image):
+        if frame.mode.startswith(("I", "F")):
+            raise InvalidImage(f"a Pillow image of mode {frame.mode} has no colours of 8 bit; give the file itself")
+        frame = np.asarray(ImageOps.exif_transpose(frame).convert("RGB"))
+    elif not isinstance(frame, np.ndarray) and hasattr(frame, "to_ndarray"):
+        # Whole quarter turns, counter-clockwise, as the video's container says.
+        frame = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.shape[2:] != (3,):
         raise InvalidImage(
-            f"a frame is an RGB uint8 array [H,W,3] or the bytes of an image file, not {_describe(frame)}"
+            "a frame is an RGB uint8 array [H,W,3], an image file's bytes or path, a Pillow image or a PyAV frame, "
+            f"not {_describe(frame)}"
         )
     if jpeg_quality is None:
         height, width = frame.shape[:2]
@@ -51,6 +75,7 @@ def mask_message(mask: MaskLike) -> pb.Image:
     Raises:
         InvalidMask: an array that is no label map, or has no pixels, which no file can hold.
     """
+    mask = _opened(mask)
     if isinstance(mask, bytes):
         return pb.Image(data=mask)
     labels = labels_of(mask)
@@ -64,7 +89,9 @@ def labels_of(mask: MaskLike) -> LabelMap:
 
     Raises:
         InvalidMask: not a label map of ids 0..255.
+        OSError: the file cannot be read.
     """
+    mask = _opened(mask)
     if isinstance(mask, bytes):
         return _labels_of_file(mask)
     if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype.kind not in "bui":
@@ -113,6 +140,16 @@ def reports_of(labels: LabelMap, object_ids: Sequence[int]) -> tuple[ObjectRepor
         area = int(inside.sum())
         reports.append(ObjectReport(object_id, area, (x, y, width, height), 1.0 if area else 0.0))
     return tuple(reports)
+
+
+def _opened(mask: MaskLike) -> NDArray[np.uint8] | NDArray[np.bool_] | bytes:
+    if isinstance(mask, Path):
+        return mask.read_bytes()
+    if isinstance(mask, Image.Image):
+        if mask.mode not in ("P", "L", "1"):
+            raise InvalidMask(f"a mask is an indexed, grey or black-and-white picture, not one of mode {mask.mode}")
+        return np.asarray(ImageOps.exif_transpose(mask))
+    return mask
 
 
 def _labels_of_file(data: bytes) -> LabelMap:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from service.client.images import labels_of
-from service.core.errors import InvalidMask, S2sppError
+from s2spp.v1 import segmentation_pb2 as pb
+from service.client.images import FrameLike, frame_message, labels_of, mask_message
+from service.core.errors import InvalidImage, InvalidMask, S2sppError
 from service.core.types import EncodedImage
 from service.imaging.header import ImageLimits
 from service.imaging.mask import decode_mask
@@ -72,3 +75,45 @@ def test_what_the_server_refuses_has_no_meaning_here(data: bytes) -> None:
         decode_mask(EncodedImage(data), ImageLimits())
     with pytest.raises(InvalidMask):
         labels_of(data)
+
+
+RGB = np.random.default_rng(3).integers(0, 256, (6, 8, 3), np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["Pillow", "Pillow, turned", "PyAV", "OpenCV", "path"])
+def test_a_frame_may_come_from_any_of_the_usual_places(kind: str, tmp_path: Path) -> None:
+    frame: FrameLike
+    match kind:
+        case "Pillow":
+            frame = Image.fromarray(RGB)
+        case "Pillow, turned":
+            frame = Image.open(io.BytesIO(saved(Image.fromarray(np.rot90(RGB)), turn=6)))
+        case "PyAV":
+            frame = av.VideoFrame.from_ndarray(RGB, format="rgb24")
+        case "OpenCV":
+            frame = cv2.cvtColor(RGB, cv2.COLOR_RGB2BGR)[..., ::-1]
+        case _:
+            frame = tmp_path / "frame.png"
+            Image.fromarray(RGB).save(frame)
+            assert frame_message(frame, None).data == frame.read_bytes()
+            return
+    message = frame_message(frame, None)
+    np.testing.assert_array_equal(np.frombuffer(message.data, np.uint8).reshape(6, 8, 3), RGB)
+    assert (message.height, message.width, message.format) == (6, 8, pb.IMAGE_FORMAT_RAW_RGB8)
+
+
+@pytest.mark.parametrize("frame", [Image.new("I", (4, 4)), "frame.png", [[1]], np.zeros((4, 4), np.uint8)])
+def test_what_is_no_frame_is_named(frame: object) -> None:
+    with pytest.raises(InvalidImage):
+        frame_message(frame, None)  # type: ignore[arg-type]
+
+
+def test_a_mask_may_be_a_path_or_a_pillow_image(tmp_path: Path) -> None:
+    path = tmp_path / "mask.png"
+    path.write_bytes(indexed_png(IDS))
+    for mask in (path, Image.open(path), Image.fromarray(IDS), Image.fromarray(IDS > 0)):
+        np.testing.assert_array_equal(labels_of(mask) > 0, IDS > 0)
+        server = decode_mask(EncodedImage(mask_message(mask).data), ImageLimits())
+        np.testing.assert_array_equal(labels_of(mask), server)
+    with pytest.raises(InvalidMask, match="mode RGB"):
+        labels_of(Image.fromarray(RGB))
