@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from model.data.sequence import Sequence as Video
     from model.data.youtube_vos import YoutubeVosDataset
     from model.predict import Way
-    from s2spp.evaluation import Labels, Scored, Tracker
+    from s2spp.evaluation import Prediction, Scored, Tracker
     from s2spp.inprocess import InProcess
     from s2spp.report import SequenceReport
     from s2spp.seen_unseen import Seen
@@ -100,6 +100,7 @@ def evaluate(
     title = f"{name} on {data.name}{f' / {split}' if split else ''}{shape}"
     if has_truth:
         tables.print_scores(console, title, results)
+        tables.print_visible(console, results)
         if loop:
             tables.print_lasting(console, results)
             played["lasting"] = tables.lasting_table(results)
@@ -172,14 +173,14 @@ def _run(
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("frames", total=sum(len(video) for video in videos))
 
-        def watched(video: Video) -> Iterator[Labels]:
-            for index, labels in enumerate(predict(video, tracker)):
+        def watched(video: Video) -> Iterator[Prediction]:
+            for index, one in enumerate(predict(video, tracker)):
                 progress.update(task, advance=1, description=video.name)
                 if out is not None:
-                    save_labels(out / video.name / f"{video.frame_paths[index].stem}.png", labels)
+                    save_labels(out / video.name / f"{video.frame_paths[index].stem}.png", one.labels)
                 if video.name in pictures and pictures[video.name].wants(index):
-                    pictures[video.name].add(index, video.frame(index), labels)
-                yield labels
+                    pictures[video.name].add(index, video.frame(index), one.labels)
+                yield one
 
         return {video.name: score(video, watched(video)) for video in videos}
 
@@ -189,12 +190,18 @@ def _checkpoint_tracker(path: Path, threads: int, way: Way) -> Tracker:
 
     from model.predict import track
     from model.training.checkpoint import Checkpoint
+    from s2spp.evaluation import Prediction
 
     if threads:
         torch.set_num_threads(threads)
     network = Checkpoint.load(path).model()
-    return lambda frames, first: track(network, frames, first, way)
+    return lambda frames, first: (Prediction(labels) for labels in track(network, frames, first, way))
 
 
 def _bundle_tracker(engine: InProcess) -> Tracker:
-    return lambda frames, first: (result.labels for result in engine.track(frames, first))
+    from s2spp.evaluation import Prediction
+
+    return lambda frames, first: (
+        Prediction(result.labels, frozenset(one.object_id for one in result.objects if one.visible))
+        for result in engine.track(frames, first)
+    )

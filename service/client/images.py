@@ -111,7 +111,7 @@ def reports_of(labels: LabelMap, object_ids: Sequence[int]) -> tuple[ObjectRepor
         inside = (labels == object_id).astype(np.uint8)
         x, y, width, height = cv2.boundingRect(inside)
         area = int(inside.sum())
-        reports.append(ObjectReport(object_id, area, (x, y, width, height), 1.0 if area else 0.0))
+        reports.append(ObjectReport(object_id, area, (x, y, width, height), 1.0 if area else 0.0, area > 0))
     return tuple(reports)
 
 

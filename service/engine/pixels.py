@@ -15,6 +15,9 @@ from service.core.types import Answer, EncodedImage, ImageU8, LabelMap, MaskForm
 from service.engine.limits import EngineLimits
 from service.imaging import ImageLimits, decode_frame, decode_mask, encode_mask, encode_probability
 
+VISIBLE_PROBABILITY = 0.99
+"""The rule: an object is visible if the most probable of its pixels is at least as probable as this."""
+
 
 @dataclass(frozen=True)
 class Opening:
@@ -97,4 +100,5 @@ def _report(object_id: int, labels: LabelMap, best: NDArray[np.float32]) -> Obje
     box = np.s_[y : y + height, x : x + width]
     values = best[box][inside[box]]
     confidence = float(values.mean(dtype=np.float64)) if values.size else 0.0
-    return ObjectReport(object_id, int(values.size), (x, y, width, height), confidence)
+    visible = bool(values.size) and float(values.max()) >= VISIBLE_PROBABILITY
+    return ObjectReport(object_id, int(values.size), (x, y, width, height), confidence, visible)

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from s2spp.v1 import segmentation_pb2 as pb
 from service.client.images import labels_of
+from service.client.wire import tracked_frame
 from service.core.errors import InvalidMask, S2sppError
 from service.core.types import EncodedImage
 from service.imaging.header import ImageLimits
@@ -72,3 +74,13 @@ def test_what_the_server_refuses_has_no_meaning_here(data: bytes) -> None:
         decode_mask(EncodedImage(data), ImageLimits())
     with pytest.raises(InvalidMask):
         labels_of(data)
+
+
+def test_whether_an_object_is_visible_is_the_servers_word() -> None:
+    reports = [
+        pb.ObjectReport(object_id=1, area=9, box=[0, 0, 3, 3], confidence=0.9, visible=False),
+        pb.ObjectReport(object_id=7, area=1, box=[4, 1, 1, 1], confidence=0.6, visible=True),
+    ]
+    mask = pb.Mask(frame_index=4, data=indexed_png(IDS), format=pb.MASK_FORMAT_PNG, height=3, width=5, objects=reports)
+    found = tracked_frame(mask, "a session")
+    assert [(one.object_id, one.area, one.visible) for one in found.objects] == [(1, 9, False), (7, 1, True)]
