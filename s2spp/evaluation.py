@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from model.data.sequence import ObjectTrack, Sequence
 from model.data.youtube_vos import YoutubeVosDataset
 from model.metrics import SequenceScore, score_sequence
 from s2spp.visibility import Visibility
+
+if TYPE_CHECKING:
+    from s2spp.inprocess import InProcess
 
 Labels = NDArray[np.uint8]
 
@@ -52,6 +56,14 @@ def scorable(sequence: Sequence) -> tuple[ObjectTrack, ...]:
 def copy_first_mask(frames: Iterable[NDArray[np.uint8]], first: Labels) -> Iterator[Prediction]:
     """The baseline: every frame gets the first frame's labels."""
     return (Prediction(first) for _ in frames)
+
+
+def bundle_tracker(engine: InProcess) -> Tracker:
+    """What the served engine answers, by its own word on what is visible."""
+    return lambda frames, first: (
+        Prediction(result.labels, frozenset(one.object_id for one in result.objects if one.visible))
+        for result in engine.track(frames, first)
+    )
 
 
 def predict(sequence: Sequence, tracker: Tracker) -> Iterator[Prediction]:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from model.data.youtube_vos import YoutubeVosDataset
     from model.predict import Way
     from s2spp.evaluation import Prediction, Scored, Tracker
-    from s2spp.inprocess import InProcess
     from s2spp.report import SequenceReport
     from s2spp.seen_unseen import Seen
 
@@ -66,7 +65,7 @@ def evaluate(
     from rich.console import Console
 
     from s2spp import score_tables as tables
-    from s2spp.evaluation import open_dataset, scorable
+    from s2spp.evaluation import bundle_tracker, open_dataset, scorable
     from s2spp.inprocess import InProcess
     from s2spp.json_file import write_json
     from s2spp.report import SequenceReport, write_report
@@ -92,7 +91,7 @@ def evaluate(
         else:
             engine = stack.enter_context(InProcess(bundle, threads))
             name = bundle if bundle and bundle != "auto" else engine.model
-            tracker = _bundle_tracker(engine)
+            tracker = bundle_tracker(engine)
         results = _run(dataset.sequences, tracker, out, pictures)
     played: dict[str, object] = {"loop": loop} if loop else {}
     played |= {"crop": crop} if crop else {}
@@ -196,12 +195,3 @@ def _checkpoint_tracker(path: Path, threads: int, way: Way) -> Tracker:
         torch.set_num_threads(threads)
     network = Checkpoint.load(path).model()
     return lambda frames, first: (Prediction(labels) for labels in track(network, frames, first, way))
-
-
-def _bundle_tracker(engine: InProcess) -> Tracker:
-    from s2spp.evaluation import Prediction
-
-    return lambda frames, first: (
-        Prediction(result.labels, frozenset(one.object_id for one in result.objects if one.visible))
-        for result in engine.track(frames, first)
-    )
