@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,24 @@ from model.data.davis import DavisDataset
 from model.data.sequence import ObjectTrack, Sequence
 from model.data.youtube_vos import YoutubeVosDataset
 from model.metrics import SequenceScore, score_sequence
+from s2spp.visibility import Visibility
+
+if TYPE_CHECKING:
+    from s2spp.inprocess import InProcess
 
 Labels = NDArray[np.uint8]
-Tracker = Callable[[Iterable[NDArray[np.uint8]], Labels], Iterator[Labels]]
-"""frames RGB [H,W,3] and the labels [H,W] of the first -> the labels of every frame, the given ones first."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Of one frame: its label map [H,W], and the objects that are said to be visible; None where that is not said."""
+
+    labels: Labels
+    visible: frozenset[int] | None = None
+
+
+Tracker = Callable[[Iterable[NDArray[np.uint8]], Labels], Iterator[Prediction]]
+"""frames RGB [H,W,3] and the labels [H,W] of the first -> what is predicted of every frame, the given labels first."""
 
 
 def open_dataset(root: Path, split: str | None) -> DavisDataset | YoutubeVosDataset:
@@ -38,65 +53,87 @@ def scorable(sequence: Sequence) -> tuple[ObjectTrack, ...]:
     return tuple(track for track in sequence.objects if sum(i > track.frames[0] for i in drawn) > 1)
 
 
-def copy_first_mask(frames: Iterable[NDArray[np.uint8]], first: Labels) -> Iterator[Labels]:
+def copy_first_mask(frames: Iterable[NDArray[np.uint8]], first: Labels) -> Iterator[Prediction]:
     """The baseline: every frame gets the first frame's labels."""
-    return (first for _ in frames)
+    return (Prediction(first) for _ in frames)
 
 
-def predict(sequence: Sequence, tracker: Tracker) -> Iterator[Labels]:
-    """Label maps [H,W] of every frame. Objects that enter later are followed by a run of their own from the frame that
-    first shows them; where runs overlap, the earlier keeps the pixel."""
+def bundle_tracker(engine: InProcess) -> Tracker:
+    """What the served engine answers, by its own word on what is visible."""
+    return lambda frames, first: (
+        Prediction(result.labels, frozenset(one.object_id for one in result.objects if one.visible))
+        for result in engine.track(frames, first)
+    )
+
+
+def predict(sequence: Sequence, tracker: Tracker) -> Iterator[Prediction]:
+    """One for every frame. Objects that enter later are followed by a run of their own from the frame that first shows
+    them; where runs overlap, the earlier keeps the pixel."""
     starts: dict[int, list[int]] = {}
     for track in sequence.objects:
         starts.setdefault(track.frames[0], []).append(track.object_id)
-    runs: list[tuple[int, Iterator[Labels]]] = []
+    runs: list[tuple[int, Iterator[Prediction]]] = []
     for start, ids in sorted(starts.items()):
         given = sequence.labels(start)
         first = np.where(np.isin(given, ids), given, 0).astype(np.uint8)
         frames = (sequence.frame(index) for index in range(start, len(sequence)))
         runs.append((start, tracker(frames, first)))
     for index in range(len(sequence)):
-        merged: Labels | None = None
+        merged: Prediction | None = None
         for start, run in runs:
             if index >= start:
-                labels = next(run)
-                merged = labels if merged is None else np.where(merged == 0, labels, merged)
-        yield merged if merged is not None else np.zeros(sequence.frame(index).shape[:2], np.uint8)
+                one = next(run)
+                merged = one if merged is None else _merged(merged, one)
+        yield merged or Prediction(np.zeros(sequence.frame(index).shape[:2], np.uint8), frozenset())
+
+
+def _merged(earlier: Prediction, later: Prediction) -> Prediction:
+    labels = np.where(earlier.labels == 0, later.labels, earlier.labels)
+    if earlier.visible is None or later.visible is None:
+        return Prediction(labels)
+    return Prediction(labels, earlier.visible | later.visible)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A sequence's score, that of its first masks copied, and the frames' mean J (all objects) for finding its worst
-    moments."""
+    """A sequence's score, that of its first masks copied, the frames' mean J (all objects) for finding its worst
+    moments, and whether `visible` was right, where the tracker says it."""
 
     score: SequenceScore
     copied: SequenceScore
     frame_j: Mapping[int, float]
+    visible: Visibility | None
 
 
-def score(sequence: Sequence, predictions: Iterable[Labels]) -> Scored | None:
-    """`predictions` [H,W], one per frame, against the truth; None where nothing is `scorable`. Takes every prediction
-    either way, so whoever watches them sees the whole video. Raises DataError, and ValueError for a map of another
-    size than its truth's."""
+def score(sequence: Sequence, predictions: Iterable[Prediction]) -> Scored | None:
+    """`predictions`, one per frame, against the truth; None where nothing is `scorable`. Takes every prediction either
+    way, so whoever watches them sees the whole video. Raises DataError, and ValueError for a map of another size than
+    its truth's."""
     if not scorable(sequence):
         for _ in predictions:
             pass
         return None
     frame_j: dict[int, float] = {}
+    visible: list[Visibility] = []
 
     def pairs() -> Iterator[tuple[Labels, Labels]]:
-        for index, labels, truth in _with_truth(sequence, predictions):
+        for index, one, truth in _with_truth(sequence, predictions):
+            labels = one.labels
             union = ((labels > 0) | (truth > 0)).sum()
             frame_j[index] = float(((labels == truth) & (truth > 0)).sum() / union) if union else 1.0
+            if one.visible is not None:
+                followed = [track.object_id for track in sequence.objects if index > track.frames[0]]
+                visible.append(Visibility.of(followed, one.visible, labels, truth))
             yield labels, truth
 
     own = score_sequence(sequence.name, pairs())
     copies = _with_truth(sequence, predict(sequence, copy_first_mask))
-    return Scored(own, score_sequence(sequence.name, ((labels, truth) for _, labels, truth in copies)), frame_j)
+    copied = score_sequence(sequence.name, ((one.labels, truth) for _, one, truth in copies))
+    return Scored(own, copied, frame_j, sum(visible, Visibility()) if visible else None)
 
 
-def _with_truth(sequence: Sequence, predictions: Iterable[Labels]) -> Iterator[tuple[int, Labels, Labels]]:
+def _with_truth(sequence: Sequence, predictions: Iterable[Prediction]) -> Iterator[tuple[int, Prediction, Labels]]:
     annotated = set(sequence.annotated)
-    for index, labels in enumerate(predictions):
+    for index, one in enumerate(predictions):
         if index in annotated:
-            yield index, labels, sequence.labels(index)
+            yield index, one, sequence.labels(index)

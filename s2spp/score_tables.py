@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.table import Table
 from model.metrics import DatasetScore, YouTubeVOSScore
 from s2spp.evaluation import Scored
 from s2spp.seen_unseen import Seen
+from s2spp.visibility import Visibility
 
 Results = Mapping[str, Scored | None]
 """Every sequence of a split by name; None: it has no truth to be scored with."""
@@ -50,6 +51,22 @@ def print_scores(console: Console, title: str, results: Results) -> None:
     console.print(shown)
     if unscored := _unscored(results):
         console.print(f"{len(unscored)} of {len(results)} sequences have no ground truth and count for nothing")
+
+
+def print_visible(console: Console, results: Results) -> None:
+    """Of videos with frames in which an object is gone: how often `visible` was right, beside what it would have been
+    if it meant that the mask has pixels of the object. Prints nothing where no object is ever gone."""
+    counts = {name: one.visible for name, one in results.items() if one and one.visible and one.visible.absent}
+    if not counts:
+        return
+    shown = Table(title="visible: is the object there? (objects in frames)")
+    for column in ("sequence", "gone", "said so", "no pixels", "there", "said so", "some pixels"):
+        shown.add_column(column, justify="left" if column == "sequence" else "right")
+    for name, one in counts.items():
+        shown.add_row(name, *map(str, asdict(one).values()))
+    shown.add_section()
+    shown.add_row("all sequences", *map(str, asdict(_visible(results)).values()))
+    console.print(shown)
 
 
 def print_lasting(console: Console, results: Results) -> None:
@@ -106,6 +123,8 @@ def json_table(split: str, model: str, results: Results, scores: Overall | None)
         "without_truth": _unscored(results),
         "copy_first_mask": baseline,
     }
+    if any(one and one.visible for one in results.values()):
+        table["visible"] = asdict(_visible(results))
     if scores is not None:
         table["youtube_vos"] = _by_name(scores.score) | {"train_meta": str(scores.train_meta)}
         baseline["youtube_vos"] = _by_name(scores.copied)
@@ -142,6 +161,10 @@ def _whole(results: Results) -> tuple[DatasetScore, DatasetScore]:
     """The model's, and that of the first masks copied."""
     scored = [one for one in results.values() if one]
     return DatasetScore(tuple(one.score for one in scored)), DatasetScore(tuple(one.copied for one in scored))
+
+
+def _visible(results: Results) -> Visibility:
+    return sum((one.visible for one in results.values() if one and one.visible), Visibility())
 
 
 def _unscored(results: Results) -> list[str]:

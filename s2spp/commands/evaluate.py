@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from model.data.sequence import Sequence as Video
     from model.data.youtube_vos import YoutubeVosDataset
     from model.predict import Way
-    from s2spp.evaluation import Labels, Scored, Tracker
-    from s2spp.inprocess import InProcess
+    from s2spp.evaluation import Prediction, Scored, Tracker
     from s2spp.report import SequenceReport
     from s2spp.seen_unseen import Seen
 
@@ -66,7 +65,7 @@ def evaluate(
     from rich.console import Console
 
     from s2spp import score_tables as tables
-    from s2spp.evaluation import open_dataset, scorable
+    from s2spp.evaluation import bundle_tracker, open_dataset, scorable
     from s2spp.inprocess import InProcess
     from s2spp.json_file import write_json
     from s2spp.report import SequenceReport, write_report
@@ -92,7 +91,7 @@ def evaluate(
         else:
             engine = stack.enter_context(InProcess(bundle, threads))
             name = bundle if bundle and bundle != "auto" else engine.model
-            tracker = _bundle_tracker(engine)
+            tracker = bundle_tracker(engine)
         results = _run(dataset.sequences, tracker, out, pictures)
     played: dict[str, object] = {"loop": loop} if loop else {}
     played |= {"crop": crop} if crop else {}
@@ -100,6 +99,7 @@ def evaluate(
     title = f"{name} on {data.name}{f' / {split}' if split else ''}{shape}"
     if has_truth:
         tables.print_scores(console, title, results)
+        tables.print_visible(console, results)
         if loop:
             tables.print_lasting(console, results)
             played["lasting"] = tables.lasting_table(results)
@@ -172,14 +172,14 @@ def _run(
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("frames", total=sum(len(video) for video in videos))
 
-        def watched(video: Video) -> Iterator[Labels]:
-            for index, labels in enumerate(predict(video, tracker)):
+        def watched(video: Video) -> Iterator[Prediction]:
+            for index, one in enumerate(predict(video, tracker)):
                 progress.update(task, advance=1, description=video.name)
                 if out is not None:
-                    save_labels(out / video.name / f"{video.frame_paths[index].stem}.png", labels)
+                    save_labels(out / video.name / f"{video.frame_paths[index].stem}.png", one.labels)
                 if video.name in pictures and pictures[video.name].wants(index):
-                    pictures[video.name].add(index, video.frame(index), labels)
-                yield labels
+                    pictures[video.name].add(index, video.frame(index), one.labels)
+                yield one
 
         return {video.name: score(video, watched(video)) for video in videos}
 
@@ -189,12 +189,9 @@ def _checkpoint_tracker(path: Path, threads: int, way: Way) -> Tracker:
 
     from model.predict import track
     from model.training.checkpoint import Checkpoint
+    from s2spp.evaluation import Prediction
 
     if threads:
         torch.set_num_threads(threads)
     network = Checkpoint.load(path).model()
-    return lambda frames, first: track(network, frames, first, way)
-
-
-def _bundle_tracker(engine: InProcess) -> Tracker:
-    return lambda frames, first: (result.labels for result in engine.track(frames, first))
+    return lambda frames, first: (Prediction(labels) for labels in track(network, frames, first, way))

@@ -162,7 +162,11 @@ class ObjectReport(_message.Message):
     object_id: _builtins.int
     area: _builtins.int
     confidence: _builtins.float
+    """Mean probability over the object's pixels, 0 when it has none."""
     visible: _builtins.bool
+    """Whether the most probable of its pixels has a probability of at least 0.995. An object that is gone often leaves a
+    few pixels of less, which are in the mask all the same.
+    """
     @_builtins.property
     def box(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """x, y, width, height in pixels."""

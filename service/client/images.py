@@ -32,8 +32,8 @@ FrameLike = NDArray[np.uint8] | bytes | Path | Image.Image | DecodedFrame
 """RGB uint8 [H,W,3] (OpenCV reads BGR: give frame[..., ::-1]); the bytes of a JPEG, PNG or WebP file, or its path; a
 Pillow image; or an `av.VideoFrame`."""
 MaskLike = NDArray[np.uint8] | NDArray[np.bool_] | bytes | Path | Image.Image
-"""Object ids [H,W]; an indexed or grey PNG file's bytes, or its path; or such a Pillow image. Bool, or grey of only 0 and
-255, is object 1."""
+"""Object ids [H,W]; an indexed or grey PNG file's bytes, or its path; or such a Pillow image. Bool, or grey of only 0
+and 255, is object 1."""
 
 
 def frame_message(frame: FrameLike, jpeg_quality: int | None) -> pb.Image:
@@ -138,7 +138,7 @@ def reports_of(labels: LabelMap, object_ids: Sequence[int]) -> tuple[ObjectRepor
         inside = (labels == object_id).astype(np.uint8)
         x, y, width, height = cv2.boundingRect(inside)
         area = int(inside.sum())
-        reports.append(ObjectReport(object_id, area, (x, y, width, height), 1.0 if area else 0.0))
+        reports.append(ObjectReport(object_id, area, (x, y, width, height), 1.0 if area else 0.0, area > 0))
     return tuple(reports)
 
 

@@ -94,4 +94,4 @@ def model_info(model: pb.GetModelResponse) -> ModelInfo:
 
 def _object_report(report: pb.ObjectReport) -> ObjectReport:
     x, y, width, height = report.box
-    return ObjectReport(report.object_id, report.area, (x, y, width, height), report.confidence)
+    return ObjectReport(report.object_id, report.area, (x, y, width, height), report.confidence, report.visible)

@@ -106,17 +106,16 @@ class SessionOptions:
 
 @dataclass(frozen=True)
 class ObjectReport:
-    """What is said of one object in one frame. `box`: x, y, width, height in pixels, all 0 when nothing is visible.
-    `confidence`: mean probability over the object's pixels, 0 when it has none. `visible`: it has pixels."""
+    """What is said of one object in one frame. `box`: x, y, width, height in pixels, all 0 when it has none.
+    `confidence`: mean probability over the object's pixels, 0 when it has none. `visible`: the model is sure of one of
+    its pixels at least (engine/pixels.py has the rule); few unsure ones are what is often left of an object that is
+    gone, and stay in the mask."""
 
     object_id: int
     area: int
     box: tuple[int, int, int, int]
     confidence: float
-
-    @property
-    def visible(self) -> bool:
-        return self.area > 0
+    visible: bool
 
 
 @dataclass(frozen=True)

@@ -193,15 +193,20 @@ def _entry_from_parts(part: _Field) -> Answer | Failure:
     if "failure" in part.content:
         return Failure(**part.content["failure"])
     answer = part.content["answer"]
-    reports = tuple(ObjectReport(**{**report, "box": tuple(report["box"])}) for report in answer["objects"])
     return Answer(
         frame_index=answer["frame_index"],
         mask=part.tensors["mask"].tobytes(),
         mask_format=MaskFormat(answer["mask_format"]),
         height=answer["height"],
         width=answer["width"],
-        objects=reports,
+        objects=tuple(_report(**report) for report in answer["objects"]),
     )
+
+
+def _report(object_id: int, area: int, box: list[int], confidence: float, visible: bool | None = None) -> ObjectReport:
+    # Absent in snapshots of earlier versions, which answered that an object with pixels is visible.
+    x, y, width, height = box
+    return ObjectReport(object_id, area, (x, y, width, height), confidence, area > 0 if visible is None else visible)
 
 
 @dataclass(frozen=True)

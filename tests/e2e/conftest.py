@@ -17,11 +17,16 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
-def tune_split() -> dict[str, Sequence]:
+def davis() -> Path:
     root = Path(os.environ.get("S2SPP_DATA", _CHECKOUT.parent / "shared" / "data")) / "davis2016"
     if not root.is_dir():
         pytest.skip(f"no research video at {root}; set S2SPP_DATA to run this test")
-    return {sequence.name: sequence for sequence in DavisDataset(root, "tune").sequences}
+    return root
+
+
+@pytest.fixture(scope="session")
+def tune_split(davis: Path) -> dict[str, Sequence]:
+    return {sequence.name: sequence for sequence in DavisDataset(davis, "tune").sequences}
 
 
 @pytest.fixture(scope="session")

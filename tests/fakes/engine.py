@@ -247,7 +247,7 @@ def answer(session: FakeSession, frame_index: int) -> Answer:
         height=height,
         width=width,
         objects=tuple(
-            ObjectReport(object_id, int((labels == object_id).sum()), (1, 2, 3, 4), 0.75)
+            ObjectReport(object_id, int((labels == object_id).sum()), (1, 2, 3, 4), 0.75, True)
             for object_id in object_ids(labels)
         ),
         compute_ms=1.5,

@@ -64,7 +64,7 @@ def make_snapshot(
         return bits.view(np.float16)  # any bits, NaNs of every payload among them
 
     constant = np.full((len(object_ids), 3, 5), 0.25, np.float16)
-    reports = tuple(ObjectReport(object_id, 12, (3, 4, 5, 6), 0.875) for object_id in object_ids)
+    reports = tuple(ObjectReport(object_id, 12, (3, 4, 5, 6), 0.875, object_id == 1) for object_id in object_ids)
     return Snapshot(
         session=session or new_session_id(),
         model_digest="sha256:00ff",

@@ -52,7 +52,10 @@ class ObjectOut(_Out):
     area: int
     box: tuple[int, int, int, int]
     confidence: float
-    visible: bool
+    visible: bool = Field(
+        description="Whether the most probable of its pixels has a probability of at least 0.995. An object that is "
+        "gone often leaves a few pixels of less, which are in the mask all the same"
+    )
 
 
 class AnswerOut(_Out):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from s2spp.v1 import segmentation_pb2 as pb
 from service.client.images import FrameLike, frame_message, labels_of, mask_message
+from service.client.wire import tracked_frame
 from service.core.errors import InvalidImage, InvalidMask, S2sppError
 from service.core.types import EncodedImage
 from service.imaging.header import ImageLimits
@@ -117,3 +118,13 @@ def test_a_mask_may_be_a_path_or_a_pillow_image(tmp_path: Path) -> None:
         np.testing.assert_array_equal(labels_of(mask), server)
     with pytest.raises(InvalidMask, match="mode RGB"):
         labels_of(Image.fromarray(RGB))
+
+
+def test_whether_an_object_is_visible_is_the_servers_word() -> None:
+    reports = [
+        pb.ObjectReport(object_id=1, area=9, box=[0, 0, 3, 3], confidence=0.9, visible=False),
+        pb.ObjectReport(object_id=7, area=1, box=[4, 1, 1, 1], confidence=0.6, visible=True),
+    ]
+    mask = pb.Mask(frame_index=4, data=indexed_png(IDS), format=pb.MASK_FORMAT_PNG, height=3, width=5, objects=reports)
+    found = tracked_frame(mask, "a session")
+    assert [(one.object_id, one.area, one.visible) for one in found.objects] == [(1, 9, False), (7, 1, True)]

@@ -24,7 +24,7 @@ from service.core.errors import (
 )
 from service.core.types import EncodedImage, MaskFormat, SessionOptions, new_session_id
 from service.engine import EngineLimits
-from service.engine.pixels import make_answer
+from service.engine.pixels import VISIBLE_PROBABILITY, make_answer
 from tests.fakes.engine_world import RAW, World, first_labels, raw_frame, raw_mask, undisturbed
 from tests.fakes.runtime import INFO
 
@@ -171,13 +171,28 @@ def test_reports_agree_with_the_pixels() -> None:
     for row, report in zip(frame, answer.objects, strict=True):
         inside = labels == report.object_id
         assert report.area == inside.sum()
-        assert report.visible == inside.any()
-        if report.visible:
+        if inside.any():
+            assert report.visible == (row[inside].max() >= VISIBLE_PROBABILITY)
             y, x = np.nonzero(inside)
             assert report.box == (x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1)
             assert report.confidence == pytest.approx(row[inside].mean(dtype=np.float64))
     assert answer.objects[2].box == (0, 0, 0, 0) and answer.objects[2].confidence == 0
+    assert not answer.objects[2].visible
     assert (answer.frame_index, answer.compute_ms) == (5, 2.5)
+
+
+@pytest.mark.parametrize("size", [(18, 32), (144, 256), (480, 854)])
+def test_an_object_is_visible_where_the_model_is_sure_of_a_pixel(size: tuple[int, int]) -> None:
+    """Whatever the area: a sure object of few pixels is, a large unsure one is not, and neither is one that is sure
+    only where another object has the pixel."""
+    probability = np.zeros((4, 18, 32), np.float32)
+    probability[0, 2:4, 2:4] = 0.999
+    probability[1, 8:16, 2:30] = 0.9
+    probability[2, 2:6, 20:24] = 0.6
+    probability[2, 2:4, 20:24], probability[3, 2:4, 20:24] = 0.995, 0.999
+    answer = make_answer(5, probability, (1, 2, 3, 4), size, MaskFormat.RAW, 0.0)
+    assert [report.visible for report in answer.objects] == [True, False, False, True]
+    assert all(report.area for report in answer.objects), "all of them have pixels in the mask"
 
 
 SHAPES = [

@@ -27,6 +27,7 @@ _REPORTS = st.builds(
     area=_INDEX,
     box=st.tuples(_SIDE, _SIDE, _SIDE, _SIDE),
     confidence=st.floats(0, 1),
+    visible=st.booleans(),
 )
 _ENTRIES = st.one_of(
     st.builds(
@@ -170,6 +171,26 @@ def test_well_sealed_nonsense_is_an_error() -> None:
             decode(snapshot.session, {**fields, "meta": sealed})
     without_metadata = save({"rnn1_h": np.zeros(3, np.float16)})
     _assert_damaged(snapshot, {**fields, "object:1:state": without_metadata}, "object:1:state")
+
+
+def test_reports_of_earlier_versions_say_what_they_said() -> None:
+    """They had no `visible`: an object with pixels was."""
+    snapshot = make_snapshot()
+    fields = encode(snapshot, constant=True)
+    answer = snapshot.outbox[0]
+    assert isinstance(answer, Answer)
+    tensors, content = codec._entry_to_parts(answer)
+    for report, area in zip(content["answer"]["objects"], (12, 0), strict=True):
+        report["area"] = area
+        del report["visible"]
+    seal = (snapshot.session, snapshot.model_digest)
+    fields["answer:6"] = codec._seal(*seal, "answer:6", tensors, content)
+    meta = codec._open(snapshot.session, "meta", fields).content
+    meta["checksums"]["answer:6"] = codec._checksum_of(fields["answer:6"])
+    fields["meta"] = codec._seal(*seal, "meta", {}, meta)
+    found = decode(snapshot.session, fields).outbox[0]
+    assert isinstance(found, Answer)
+    assert [(report.area, report.visible) for report in found.objects] == [(12, True), (0, False)]
 
 
 @pytest.mark.parametrize(
