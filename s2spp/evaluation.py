@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from model.data.davis import DavisDataset
 from model.data.sequence import ObjectTrack, Sequence
 from model.data.youtube_vos import YoutubeVosDataset
-from model.metrics import SequenceScore, score_sequence
+from model.metrics import SequenceScore, jaccard, score_sequence
 
 Labels = NDArray[np.uint8]
 Tracker = Callable[[Iterable[NDArray[np.uint8]], Labels], Iterator[Labels]]
@@ -20,10 +20,13 @@ Tracker = Callable[[Iterable[NDArray[np.uint8]], Labels], Iterator[Labels]]
 
 
 def open_dataset(root: Path, split: str | None) -> DavisDataset | YoutubeVosDataset:
-    """A DAVIS folder, or a YouTube-VOS one (`root`/`split` or `root` holds meta.json). Raises DataError."""
+    """A DAVIS folder, or a YouTube-VOS one (`root`/`split` or `root` holds meta.json), or the davis2016 in `root`,
+    where that is the folder of all data sets. Raises DataError."""
     for folder in (root / split, root) if split else (root,):
         if (folder / "meta.json").exists():
             return YoutubeVosDataset(folder)
+    if not (root / "JPEGImages").exists() and (root / "davis2016").is_dir():
+        root = root / "davis2016"
     return DavisDataset(root, split)
 
 
@@ -66,8 +69,8 @@ def predict(sequence: Sequence, tracker: Tracker) -> Iterator[Labels]:
 
 @dataclass(frozen=True)
 class Scored:
-    """A sequence's score, that of its first masks copied, and the frames' mean J (all objects) for finding its worst
-    moments."""
+    """A sequence's score, that of its first masks copied, and J of each annotated frame, the mean over the objects that
+    were given by then, for finding its worst moments."""
 
     score: SequenceScore
     copied: SequenceScore
@@ -86,9 +89,10 @@ def score(sequence: Sequence, predictions: Iterable[Labels]) -> Scored | None:
 
     def pairs() -> Iterator[tuple[Labels, Labels]]:
         for index, labels, truth in _with_truth(sequence, predictions):
-            union = ((labels > 0) | (truth > 0)).sum()
-            frame_j[index] = float(((labels == truth) & (truth > 0)).sum() / union) if union else 1.0
-            yield labels, truth
+            yield labels, truth  # first: a map of another size is refused there, by name
+            given = [track.object_id for track in sequence.objects if track.frames[0] <= index]
+            if given:
+                frame_j[index] = float(np.mean([jaccard(labels == n, truth == n) for n in given]))
 
     own = score_sequence(sequence.name, pairs())
     copies = _with_truth(sequence, predict(sequence, copy_first_mask))
