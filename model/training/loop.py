@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,9 +29,8 @@ from model.training.losses import ClipLoss
 class RunOptions:
     """Where and how long, as opposed to what is trained. `max_minutes`: stop (and save) then; the run
     resumes. `encoder_weights`: a safetensors file for both encoders (None: random starts). `resume`: go on
-    from `out`/checkpoint.pt. `init_from`: start from the weights of another run's
-    checkpoint, or of a bundle, instead. `devices`: GPUs, or
-    processes on a CPU; `workers`: loader processes of each."""
+    from `out`/checkpoint.pt. `init_from`: start from the weights of another run's checkpoint, or of a bundle,
+    instead. `devices`: GPUs, or processes on a CPU; `workers`: loader processes of each."""
 
     data: Path
     out: Path
@@ -80,6 +80,7 @@ def train(config: TrainConfig, options: RunOptions) -> TrainResult:
     except (KeyboardInterrupt, SystemExit, DataError):
         if run.done > first:
             run.save()
+            fabric.print(f"stopped; step {run.done} is saved, and the same command goes on", file=sys.stderr)
         raise
     # A finished run's checkpoint is left as it is.
     if run.done > first:

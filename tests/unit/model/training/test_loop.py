@@ -163,7 +163,12 @@ def test_an_interrupted_run_saves_its_last_whole_step(
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, DataError("photo.jpg: cannot be read")])
 def test_what_ends_a_run_between_steps_loses_none(
-    raised: Any, whole_run: TrainResult, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    raised: Any,
+    whole_run: TrainResult,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     whole = loop.batches
 
@@ -179,6 +184,7 @@ def test_what_ends_a_run_between_steps_loses_none(
         with pytest.raises((KeyboardInterrupt, DataError)):
             train(tiny_train(), run)
     assert Checkpoint.load(tmp_path / "checkpoint.pt").step == 2
+    assert "step 2 is saved" in capsys.readouterr().err
     assert train(tiny_train(), run).losses == whole_run.losses[2:]
 
 
