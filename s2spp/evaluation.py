@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model.data.davis import DavisDataset
 from model.data.sequence import ObjectTrack, Sequence
 from model.data.youtube_vos import YoutubeVosDataset
-from model.metrics import SequenceScore, score_sequence
+from model.metrics import SequenceScore, jaccard, score_sequence
 from s2spp.visibility import Visibility
 
 if TYPE_CHECKING:
@@ -35,10 +35,13 @@ Tracker = Callable[[Iterable[NDArray[np.uint8]], Labels], Iterator[Prediction]]
 
 
 def open_dataset(root: Path, split: str | None) -> DavisDataset | YoutubeVosDataset:
-    """A DAVIS folder, or a YouTube-VOS one (`root`/`split` or `root` holds meta.json). Raises DataError."""
+    """A DAVIS folder, or a YouTube-VOS one (`root`/`split` or `root` holds meta.json), or the davis2016 in `root`,
+    where that is the folder of all data sets. Raises DataError."""
     for folder in (root / split, root) if split else (root,):
         if (folder / "meta.json").exists():
             return YoutubeVosDataset(folder)
+    if not (root / "JPEGImages").exists() and (root / "davis2016").is_dir():
+        root = root / "davis2016"
     return DavisDataset(root, split)
 
 
@@ -96,8 +99,8 @@ def _merged(earlier: Prediction, later: Prediction) -> Prediction:
 
 @dataclass(frozen=True)
 class Scored:
-    """A sequence's score, that of its first masks copied, the frames' mean J (all objects) for finding its worst
-    moments, and whether `visible` was right, where the tracker says it."""
+    """A sequence's score, that of its first masks copied, J of each annotated frame, the mean over the objects that
+    were given by then, for finding its worst moments, and whether `visible` was right, where the tracker says it."""
 
     score: SequenceScore
     copied: SequenceScore
@@ -119,12 +122,13 @@ def score(sequence: Sequence, predictions: Iterable[Prediction]) -> Scored | Non
     def pairs() -> Iterator[tuple[Labels, Labels]]:
         for index, one, truth in _with_truth(sequence, predictions):
             labels = one.labels
-            union = ((labels > 0) | (truth > 0)).sum()
-            frame_j[index] = float(((labels == truth) & (truth > 0)).sum() / union) if union else 1.0
+            yield labels, truth  # first: a map of another size is refused there, by name
+            given = [track.object_id for track in sequence.objects if track.frames[0] <= index]
+            if given:
+                frame_j[index] = float(np.mean([jaccard(labels == n, truth == n) for n in given]))
             if one.visible is not None:
                 followed = [track.object_id for track in sequence.objects if index > track.frames[0]]
                 visible.append(Visibility.of(followed, one.visible, labels, truth))
-            yield labels, truth
 
     own = score_sequence(sequence.name, pairs())
     copies = _with_truth(sequence, predict(sequence, copy_first_mask))

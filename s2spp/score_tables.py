@@ -131,13 +131,29 @@ def json_table(split: str, model: str, results: Results, scores: Overall | None)
     return table
 
 
-def read_scores(path: Path) -> dict[str, float]:
-    """A `--json` file of `s2spp evaluate` as a manifest's scores: "tune/J" and so on. ValueError for scores of
-    something else than the split itself."""
-    table = json.loads(path.read_text())
-    if "loop" in table or "crop" in table:
-        raise ValueError(f"{path}: scores of looped or cropped videos are not the split's; evaluate without")
-    return {f"{table['split']}/{key}": round(table[key], 4) for key in ("J", "F", "JF")}
+_OTHERWISE = {
+    "loop": "scores of looped videos are not the split's",
+    "crop": "scores of cropped videos are not the split's",
+    "way": "what is served is plain, and these are scores of another --way",
+}
+
+
+def read_scores(path: Path, *models: Path | str) -> dict[str, float]:
+    """A `--json` file of `s2spp evaluate` as a manifest's scores: "tune/J" and so on. `models`: the files, folders and
+    names under which the model may have been evaluated. ValueError for another file, for scores of another model, and
+    for those of something else than the split itself."""
+    try:
+        table = json.loads(path.read_text())
+        scored = str(table["bundle"])
+        found = {f"{table['split']}/{key}": round(float(table[key]), 4) for key in ("J", "F", "JF")}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not what `s2spp evaluate --json` writes ({error!r})") from error
+    for key, reason in _OTHERWISE.items():
+        if key in table:
+            raise ValueError(f"{path}: {reason}; evaluate without --{key}")
+    if Path(scored).resolve() not in {Path(model).resolve() for model in models}:
+        raise ValueError(f"{path} has the scores of {scored}, not of {' or '.join(map(str, models))}")
+    return found
 
 
 def report_rows(results: Results, scores: Overall | None) -> list[tuple[str, float, float]]:

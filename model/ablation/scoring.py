@@ -72,7 +72,8 @@ def score_composite(network: S2Spp, frames: Sequence[Image], labels: Sequence[Im
 
 def composites(videos: Sequence[Video]) -> Iterator[tuple[str, list[Image], list[Image]]]:
     """Clips with two or three real objects: one video with the objects of one or two others pasted over it, each at its
-    own place and in its own motion. (name, frames RGB [H,W,3], label maps [H,W]); the same for every row."""
+    own place and in its own motion. (name, frames RGB [H,W,3], label maps [H,W]); the same for every row. Objects may
+    be tiny in the first frame, or hide each other: so it was drawn when the saved results were scored."""
     rng = np.random.default_rng(0)
     for number in range(_COMPOSITES):
         chosen = [videos[i] for i in rng.choice(len(videos), 2 + number % 2, replace=False)]

@@ -3,6 +3,7 @@
 Layout: `JPEGImages/RESOLUTION/SEQ/*.jpg`, `Annotations/RESOLUTION/SEQ/*.png`, `ImageSets/YEAR/SPLIT.txt`.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,23 @@ from model.data.sequence import ObjectTrack, Sequence
 RESOLUTIONS = ("480p", "Full-Resolution")
 SPLIT_FOLDERS = ("2017", "2016", "480p")
 
+TUNE = ("drift-turn", "elephant", "hike", "rollerblade")
+"""The videos that choose between models: the split `tune`, whether a folder lists it or not. DAVIS's own `train` lists
+hold them too, so whatever learns from videos takes `trainable` ones."""
+
+
+def trainable(sequences: Iterable[Sequence]) -> list[Sequence]:
+    """Those that do not choose between models."""
+    return [sequence for sequence in sequences if sequence.name not in TUNE]
+
 
 class DavisDataset:
     """The sequences of one split of a DAVIS folder; `root` holds `JPEGImages`, `Annotations` and `ImageSets`.
 
     `split` is a list's name (`val`), with its folder where a release has two of them (`2016/val`; else 2017
-    comes before 2016 before 480p). None takes every sequence of the folder. As in the semi-supervised task,
-    the objects are those of the first frame. Raises DataError naming the file or folder that is missing or
-    wrong.
+    comes before 2016 before 480p); `tune` needs no list. None takes every sequence of the folder. As in the
+    semi-supervised task, the objects are those of the first frame. Raises DataError naming the file or folder that is
+    missing or wrong.
     """
 
     def __init__(self, root: Path | str, split: str | None) -> None:
@@ -41,6 +51,8 @@ class DavisDataset:
         sets = self.root / "ImageSets"
         lists = [sets / folder / f"{self.split}.txt" for folder in (".", *SPLIT_FOLDERS)]
         found = next((path for path in lists if path.is_file()), None)
+        if found is None and self.split == "tune":
+            return list(TUNE)
         if found is None:
             known = sorted(str(path.relative_to(sets).with_suffix("")) for path in sets.rglob("*.txt"))
             raise DataError(f"{sets}: no split {self.split!r}; there is: {', '.join(known) or 'none'}")

@@ -26,7 +26,7 @@ class VideoConfig:
     smallest_zoom: float = 0.5
     paste_odds: float = 0.0
     twin_odds: float = 0.25
-    dolly_odds: float = 0.3
+    dolly_odds: float = 0.0
     largest_dolly: float = 2.5
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 

@@ -13,10 +13,3 @@ class RecurrentState(NamedTuple):
 
     changing: dict[str, Tensor]
     constant: dict[str, Tensor]
-
-    def detach(self) -> RecurrentState:
-        """Cut from the graph: truncated back-propagation through time."""
-        return RecurrentState(
-            {name: tensor.detach() for name, tensor in self.changing.items()},
-            {name: tensor.detach() for name, tensor in self.constant.items()},
-        )

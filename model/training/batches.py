@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from model.config import NetworkConfig
 from model.data.clip import ClipSource
+from model.data.read import DataError
 from model.data.stream import ClipBatch, ClipStream, GrowingLength, StreamConfig
 from model.training.config import Stage, TrainConfig
 from model.training.distance import distance_target
@@ -39,8 +40,9 @@ class TensorBatch:
         )
 
 
-class _StageBatches(Dataset[TensorBatch]):
-    """Map-style over the steps of one stage: batch number in, batch out."""
+class _StageBatches(Dataset[TensorBatch | DataError]):
+    """Map-style over the steps of one stage: batch number in, batch out; or what is wrong with a file, as a value
+    (raised in a loader's process, it would come out as that process's traceback)."""
 
     def __init__(self, stage: Stage, stream: ClipStream, network: NetworkConfig) -> None:
         self.stage, self.stream, self.network = stage, stream, network
@@ -48,8 +50,11 @@ class _StageBatches(Dataset[TensorBatch]):
     def __len__(self) -> int:
         return self.stage.steps
 
-    def __getitem__(self, step: int) -> TensorBatch:
-        return to_tensors(self.stream.batch(step), self.network)
+    def __getitem__(self, step: int) -> TensorBatch | DataError:
+        try:
+            return to_tensors(self.stream.batch(step), self.network)
+        except DataError as error:
+            return error
 
 
 def to_tensors(batch: ClipBatch, network: NetworkConfig) -> TensorBatch:
@@ -77,10 +82,29 @@ def batches(
     train: TrainConfig, network: NetworkConfig, root: Path, first_step: int, rank: int, workers: int
 ) -> Iterator[tuple[int, Stage, TensorBatch]]:
     """(step, its stage, its batch) from `first_step` to the end of the last stage. A pure function of the
-    configuration, the rank and the step, so a resumed run continues the identical curve."""
+    configuration, the rank and the step, so a resumed run continues the identical curve. Raises DataError: at the first
+    step for a data set that any stage still to come lacks, later for a file that cannot be used."""
     # Loaders are many processes already. Told before they are forked: a pool of threads that a child has inherited
     # has no threads there, and OpenCV waits for them for ever.
     cv2.setNumThreads(1)
+    for start, stage, stream in _streams(train, root, first_step, rank):
+        steps = range(max(first_step - start, 0), stage.steps)
+        loader = DataLoader(
+            _StageBatches(stage, stream, network),
+            batch_size=None,
+            sampler=steps,
+            num_workers=workers,
+            prefetch_factor=3 if workers else None,
+        )
+        for step, batch in zip(steps, loader, strict=True):
+            if isinstance(batch, DataError):
+                raise batch
+            yield start + step, stage, batch
+
+
+def _streams(train: TrainConfig, root: Path, first_step: int, rank: int) -> list[tuple[int, Stage, ClipStream]]:
+    """(first step, stage, its clips) of every stage that is not over by `first_step`."""
+    found = []
     start = 0
     # Opening a folder of photos reads every mask in it: once for all stages.
     opened: dict[Hashable, ClipSource] = {}
@@ -89,25 +113,15 @@ def batches(
             for source in stage.sources:
                 if source.place not in opened:
                     opened[source.place] = source.open(root)
-            stream = ClipStream(
-                StreamConfig(
-                    sources=tuple((opened[source.place], source.weight) for source in stage.sources),
-                    batch=stage.batch,
-                    seed=train.seed * 1000 + number * 100 + rank,
-                    size=stage.size,
-                    length=GrowingLength(stage.first_length + stage.gap, stage.last_length + stage.gap, stage.steps),
-                    corrupt_odds=train.first_mask_noise,
-                    absence_odds=train.absence,
-                )
+            config = StreamConfig(
+                sources=tuple((opened[source.place], source.weight) for source in stage.sources),
+                batch=stage.batch,
+                seed=train.seed * 1000 + number * 100 + rank,
+                size=stage.size,
+                length=GrowingLength(stage.first_length + stage.gap, stage.last_length + stage.gap, stage.steps),
+                corrupt_odds=train.first_mask_noise,
+                absence_odds=train.absence,
             )
-            steps = range(max(first_step - start, 0), stage.steps)
-            loader = DataLoader(
-                _StageBatches(stage, stream, network),
-                batch_size=None,
-                sampler=steps,
-                num_workers=workers,
-                prefetch_factor=3 if workers else None,
-            )
-            for step, batch in zip(steps, loader, strict=True):
-                yield start + step, stage, batch
+            found.append((start, stage, ClipStream(config)))
         start += stage.steps
+    return found

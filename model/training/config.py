@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from model.data.clip import ClipSource
-from model.data.davis import DavisDataset
+from model.data.davis import DavisDataset, trainable
 from model.data.sequence import Sequence
 from model.data.stills import StillSource
 from model.data.video_source import VideoConfig, VideoSource
@@ -20,8 +20,8 @@ Precision = Literal["32-true", "bf16-mixed"]
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """One source of clips, its path relative to the data root. `paste_odds`: see VideoConfig;
-    `exclude`: videos by name that are left out."""
+    """One source of clips, its path relative to the data root. `paste_odds`, `dolly_odds`: see VideoConfig;
+    `exclude`: videos by name that are left out, beside those that choose between models."""
 
     kind: Literal["davis", "youtube_vos", "stills"]
     path: str
@@ -29,6 +29,7 @@ class SourceConfig:
     split: str | None = None
     paste_odds: float = 0.0
     exclude: tuple[str, ...] = ()
+    dolly_odds: float = 0.0
 
     @property
     def place(self) -> Hashable:
@@ -45,8 +46,8 @@ class SourceConfig:
         return StillSource(path, backgrounds if backgrounds.is_dir() else None)
 
     def _videos(self, sequences: list[Sequence]) -> VideoSource:
-        kept = [sequence for sequence in sequences if sequence.name not in self.exclude]
-        return VideoSource(self.path, kept, VideoConfig(paste_odds=self.paste_odds))
+        kept = [sequence for sequence in trainable(sequences) if sequence.name not in self.exclude]
+        return VideoSource(self.path, kept, VideoConfig(paste_odds=self.paste_odds, dolly_odds=self.dolly_odds))
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,9 @@ class TrainConfig:
 
 
 def _source(data: dict[str, Any]) -> SourceConfig:
-    return SourceConfig(**{**data, "exclude": tuple(data.get("exclude", ()))})
+    # Before it was a setting, 0.3 of all real clips were made so.
+    then = 0.0 if data["kind"] == "stills" else 0.3
+    return SourceConfig(**{"dolly_odds": then, **data, "exclude": tuple(data.get("exclude", ()))})
 
 
 def photos(share: float) -> tuple[SourceConfig, ...]:
@@ -137,13 +140,15 @@ def photos(share: float) -> tuple[SourceConfig, ...]:
 
 _PASTED = 0.4
 """The share of real clips that get a second object."""
+_DOLLY = 0.3
+"""The share of real clips through which the camera draws nearer or away."""
 
 
 def _mixed(real: float) -> tuple[SourceConfig, ...]:
     """`real`: the share of clips from real video; the others are made from photos."""
     return (
-        SourceConfig("davis", "davis2016", 0.96 * real, "train", _PASTED),
-        SourceConfig("davis", "pumavos", 0.04 * real),
+        SourceConfig("davis", "davis2016", 0.96 * real, "train", _PASTED, dolly_odds=_DOLLY),
+        SourceConfig("davis", "pumavos", 0.04 * real, dolly_odds=_DOLLY),
         *photos(1.0 - real),
     )
 
@@ -191,8 +196,8 @@ def light_cpu_refine() -> TrainConfig:
 def light_gpu() -> TrainConfig:
     """The shipped network with YouTube-VOS on a GPU: photos first, then real clips that grow to 12 frames and more."""
     videos = (
-        SourceConfig("youtube_vos", "youtube-vos/train", 0.65, paste_odds=_PASTED),
-        SourceConfig("davis", "davis2016", 0.15, "train", _PASTED),
+        SourceConfig("youtube_vos", "youtube-vos/train", 0.65, paste_odds=_PASTED, dolly_odds=_DOLLY),
+        SourceConfig("davis", "davis2016", 0.15, "train", _PASTED, dolly_odds=_DOLLY),
         *photos(0.2),
     )
     return TrainConfig(

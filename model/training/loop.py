@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +14,13 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from model.data.read import DataError
 from model.network import S2Spp, with_gradient
 from model.recipes import recipe
 from model.training.batches import TensorBatch, batches
 from model.training.checkpoint import Checkpoint
 from model.training.config import Stage, TrainConfig
+from model.training.interrupt import uninterrupted
 from model.training.log import TrainLog
 from model.training.losses import ClipLoss
 
@@ -26,9 +29,8 @@ from model.training.losses import ClipLoss
 class RunOptions:
     """Where and how long, as opposed to what is trained. `max_minutes`: stop (and save) then; the run
     resumes. `encoder_weights`: a safetensors file for both encoders (None: random starts). `resume`: go on
-    from `out`/checkpoint.pt. `init_from`: start from the weights of another run's
-    checkpoint, or of a bundle, instead. `devices`: GPUs, or
-    processes on a CPU; `workers`: loader processes of each."""
+    from `out`/checkpoint.pt. `init_from`: start from the weights of another run's checkpoint, or of a bundle,
+    instead. `devices`: GPUs, or processes on a CPU; `workers`: loader processes of each."""
 
     data: Path
     out: Path
@@ -64,12 +66,31 @@ def learning_rate(train: TrainConfig, stage: Stage, step: int) -> float:
 def train(config: TrainConfig, options: RunOptions) -> TrainResult:
     """Train `config` on `options.data`. Raises DataError (naming the file); ValueError for settings that
     cannot be trained or do not go together with the checkpoint found, and for a loss that is no number any
-    more."""
+    more. Interrupted (KeyboardInterrupt, SystemExit) or stopped by a bad file, it saves the last whole step."""
     config.check(recipe(config.network).multiple)
+    if not options.data.is_dir():
+        raise DataError(f"{options.data}: no such folder; --data names the one that holds the data sets")
     fabric = Fabric(accelerator="auto", devices=options.devices, precision=config.precision)
     fabric.launch()
     deadline = time.monotonic() + 60 * options.max_minutes if options.max_minutes is not None else None
     run = _Run(config, options, fabric)
+    first = run.done
+    try:
+        losses = _steps(run, config, options, deadline)
+    except (KeyboardInterrupt, SystemExit, DataError):
+        if run.done > first:
+            run.save()
+            fabric.print(f"stopped; step {run.done} is saved, and the same command goes on", file=sys.stderr)
+        raise
+    # A finished run's checkpoint is left as it is.
+    if run.done > first:
+        run.save()
+    return TrainResult(run.path, run.done, run.done >= config.steps, losses)
+
+
+def _steps(run: _Run, config: TrainConfig, options: RunOptions, deadline: float | None) -> list[float]:
+    """From where the run is to its end, or to the `deadline` (time.monotonic): the losses."""
+    fabric = run.fabric
     losses: list[float] = []
     with TrainLog(options.out, config.steps, run.done, enabled=fabric.is_global_zero) as log:
         for message in run.messages:
@@ -78,9 +99,10 @@ def train(config: TrainConfig, options: RunOptions) -> TrainResult:
         for step, stage, batch in stream:
             batch = batch.to(fabric.device)
             rate = learning_rate(config, stage, step)
-            loss, terms, logits = run.update(batch, rate, stage.gap)
-            losses.append(loss)
-            log.step(step, loss, terms, rate)
+            with uninterrupted():
+                loss, terms, logits = run.update(batch, rate, stage.gap)
+                losses.append(loss)
+                log.step(step, loss, terms, rate)
             if run.done % options.picture_every == 0 or run.done == config.steps:
                 log.picture(step, batch, logits, stage.gap)
             # Rank 0's clock counts: were each to ask its own, one could go on and wait for the others for
@@ -89,8 +111,7 @@ def train(config: TrainConfig, options: RunOptions) -> TrainResult:
                 break
             if run.done % options.save_every == 0:
                 run.save()
-    run.save()
-    return TrainResult(run.path, run.done, run.done >= config.steps, losses)
+    return losses
 
 
 class _Objective(nn.Module):

@@ -18,8 +18,9 @@ _TERMS = ("bce", "jaccard", "distance")
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the terms. Eq. 7 with lambda = 0.8 is (0.8, 0, 0.2). `balance_limit` caps b of eq. 5: at 1,
-    the paper's value, a frame without the object costs nothing however much is marked in it.
+    """Weights of the terms. Eq. 7 with lambda = 0.8 is (0.8, 0, 0.2). `balance_limit` caps b of eq. 5, so
+    that objects below a share of 1 - limit of the frame weigh less than the paper has them: at 1, the paper's value, a
+    frame without the object costs nothing however much is marked in it.
     `learned_weights`: the weights are learned as uncertainties (Kendall et al. 2018) from these starting
     points."""
 
@@ -32,7 +33,7 @@ class LossConfig:
 
 def balanced_bce(logits: Tensor, target: Tensor, limit: float = 1.0) -> Tensor:
     """Eq. 5 divided by the number of pixels: logits and target [B,T',H,W] -> scalar.
-    b = |Y-| / |Y|, frame by frame; `limit` caps it."""
+    b = |Y-| / |Y|, frame by frame; `limit` caps it: not the paper's eq. 5 any more below 1."""
     share = target.mean(dim=(-2, -1), keepdim=True)
     b = (1.0 - share).clamp(max=limit)
     weight = target * b + (1.0 - target) * (1.0 - b)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from model.ablation.rows import Row
-    from model.ablation.table import Line
+    from model.ablation.table import Difference, Estimate, Tables
 
 
 def ablate(
@@ -39,16 +41,17 @@ def ablate(
 
         s2spp ablate --data DATA --table-only --json ablation.json
     """
+    import sys
     import time
-    from dataclasses import asdict
 
     from rich.console import Console
 
     from model.ablation.rows import ROWS, all_rows
-    from model.ablation.table import lines
+    from model.ablation.table import tables
     from s2spp.json_file import write_json
 
-    console = Console()
+    # In a file or a pipe there is no width to keep to.
+    console = Console() if sys.stdout.isatty() else Console(width=144)
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
     unknown = set(only or ()) - ROWS.keys()
     if unknown:
@@ -65,12 +68,15 @@ def ablate(
                 break
             _run(row, data, out, steps, left, console)
     results = _saved(out)
-    table = lines(results)
+    if not results:
+        if table_only:
+            raise ValueError(f"{out}: no saved result in it (ROW-SEED/result.json)")
+        console.print("no row is done yet; the same command goes on")
+        return
+    table = tables(results)
     _show(console, table)
     if json_file is not None:
-        write_json(
-            json_file, {"steps": _steps(results), "rows": [asdict(line) | {"order": line.order} for line in table]}
-        )
+        write_json(json_file, {"steps": _steps(results), **_as_json(table)})
 
 
 def _run(row: Row, data: Path, out: Path, steps: int, minutes: float | None, console: Any) -> None:
@@ -90,9 +96,10 @@ def _run(row: Row, data: Path, out: Path, steps: int, minutes: float | None, con
     console.print(f"[bold]{row.name}[/]")
     backbone = data / "backbones" / "mobilenet_v2_imagenet.safetensors"
     weights = out / row.weights
-    options = RunOptions(data=data, out=weights, encoder_weights=backbone, max_minutes=minutes)
-    if not train(training(row, steps), options).finished:
-        return
+    if row.weights == row.name:
+        options = RunOptions(data=data, out=weights, encoder_weights=backbone, max_minutes=minutes)
+        if not train(training(row, steps), options).finished:
+            return
     network, way = Checkpoint.load(weights / "checkpoint.pt").model(), row.compared.way
     videos = [v for v in DavisDataset(data / "davis2016", "train").sequences if v.name in HELD_OUT]
     videos += DavisDataset(data / "davis2016", "tune").sequences
@@ -131,32 +138,73 @@ def _refuse_other_steps(results: dict[str, list[dict[str, Any]]], steps: int) ->
         raise ValueError(f"the rows there are were trained for {_steps(results)} steps, not {steps}: use another --out")
 
 
-def _show(console: Any, table: list[Line]) -> None:
+def _show(console: Any, table: Tables) -> None:
+    """The rows, then each less the row that it is set against; below, how to read both."""
     from rich.table import Table
 
-    shown = Table(title="ablation: J over held-out videos, 95 % intervals over videos")
-    for column in (
-        "row",
-        "J",
-        "interval",
-        "J less that of",
-        "F",
-        "J small",
-        "J first 10",
-        "J last 10",
-        "J of 2-3",
-    ):
-        shown.add_column(column, justify="left" if column in ("row", "J less that of") else "right")
-    for line in table:
-        step = "" if line.step is None else f"{line.against}: {line.step[0]:+.3f} .. {line.step[1]:+.3f}, {line.order}"
-        seeds = f" ({', '.join(f'{j:.3f}' for j in line.seeds)})" if len(line.seeds) > 1 else ""
-        values = (line.f, line.j_small, line.j_first, line.j_last, line.j_composite)
-        interval = f"{line.interval[0]:.3f} .. {line.interval[1]:.3f}"
-        shown.add_row(
-            f"[bold]{line.row}[/]\n{line.title}",
-            f"{line.j:.3f}{seeds}",
-            interval,
-            step,
-            *(f"{value:.3f}" for value in values),
+    from model.ablation.table import MEASURES
+
+    rows = Table(title="ablation: means over held-out videos, and half of their 95 % intervals")
+    steps = Table(title="differences, over the seeds that both rows have")
+    for shown, columns in ((rows, ("row",)), (steps, ("row", "less", "seeds"))):
+        for column in columns:
+            shown.add_column(column, no_wrap=True)
+        for name in MEASURES.values():
+            shown.add_column(name, justify="right")
+    rows.add_column("J of each seed")
+    steps.add_column("order of J")
+    for line in table.lines:
+        seeds = ", ".join(f"{j:.3f}" for j in line.seeds)
+        rows.add_row(f"[bold]{line.row}[/]\n{line.title}", *_cells(line.values), seeds)
+        if line.difference is not None:
+            steps.add_row(f"[bold]{line.row}[/]", *_step_cells(line.difference))
+    if table.ends is not None:
+        steps.add_section()
+        steps.add_row("[bold]the two ends[/]", *_step_cells(table.ends))
+    console.print(rows)
+    console.print(steps)
+    console.print(_legend(table), markup=False)
+
+
+def _cells(values: Mapping[str, Estimate], sign: str = "") -> list[str]:
+    """Empty for what no video has."""
+    from model.ablation.table import MEASURES
+
+    found = (values.get(measure) for measure in MEASURES)
+    return ["" if one is None else f"{one.mean:{sign}.3f} ±{one.half:.3f}" for one in found]
+
+
+def _step_cells(step: Difference) -> list[str]:
+    seeds = ", ".join(str(seed) for seed in step.seeds)
+    return [step.less, seeds, *_cells(step.values, "+"), step.order]
+
+
+def _legend(table: Tables) -> str:
+    scatter = table.scatter
+    if scatter.freedom:
+        seeds = (
+            f"the training's seed (J of a run has a standard deviation of {scatter.variance**0.5:.3f} between seeds, "
+            f"from {scatter.freedom} degrees of freedom: the rows with several seeds, pooled, and taken for the others "
+            "too)"
         )
-    console.print(shown)
+    else:
+        seeds = "not the training's seed: no row has two seeds, so no order of two trainings can be shown"
+    return (
+        f"Intervals hold chance over the videos (bootstrap) and {seeds}. A row that follows with the weights of the "
+        "other is the same training: its difference holds chance over the videos only, and is one of these weights. "
+        "An order is claimed of J alone, where the interval leaves 0 out; by chance one comparison in twenty does. "
+        "How this is worked out: model/ablation/table.py."
+    )
+
+
+def _as_json(table: Tables) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    def step(difference: Difference | None) -> dict[str, Any] | None:
+        return None if difference is None else asdict(difference) | {"order": difference.order}
+
+    return {
+        "rows": [asdict(line) | {"difference": step(line.difference)} for line in table.lines],
+        "ends": step(table.ends),
+        "scatter_of_j": asdict(table.scatter),
+    }

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    data: Annotated[Path, typer.Option(help="A DAVIS folder, or a YouTube-VOS one.", envvar="S2SPP_DATA")],
+    data: Annotated[
+        Path,
+        typer.Option(help="A DAVIS folder, a YouTube-VOS one, or one that holds davis2016.", envvar="S2SPP_DATA"),
+    ],
     split: Annotated[str | None, typer.Option(help="Split: a list of sequences. Default: every sequence.")] = None,
     bundle: Annotated[
         str | None, typer.Option(help="Bundle folder, the name of a shipped one, or auto, as for serve (default).")
@@ -83,11 +86,10 @@ def evaluate(
     if not has_truth:
         _refuse_scores(dataset.root, json_file, out or report)
     seen = _seen(console, dataset, train_meta) if has_truth else None
-    pictures = {video.name: SequenceReport(video.name, len(video)) for video in dataset.sequences} if report else {}
+    pictures = {video.name: SequenceReport(video) for video in dataset.sequences} if report else {}
     with ExitStack() as stack:
         if checkpoint:
             name, tracker = str(checkpoint), _checkpoint_tracker(checkpoint, threads, way)
-            name += "" if way == "plain" else f" ({way})"
         else:
             engine = stack.enter_context(InProcess(bundle, threads))
             name = bundle if bundle and bundle != "auto" else engine.model
@@ -95,8 +97,12 @@ def evaluate(
         results = _run(dataset.sequences, tracker, out, pictures)
     played: dict[str, object] = {"loop": loop} if loop else {}
     played |= {"crop": crop} if crop else {}
+    played |= {"way": way} if way != "plain" else {}
     shape = "".join(f", {what}" for what in (crop, f"looped to {loop} frames" if loop else None) if what)
-    title = f"{name} on {data.name}{f' / {split}' if split else ''}{shape}"
+    shown = name if way == "plain" else f"{name} ({way})"
+    # A YouTube-VOS dataset's own root is its split.
+    folder = data if split and dataset.root == data / split else dataset.root
+    title = f"{shown} on {folder.name}{f' / {split}' if split else ''}{shape}"
     if has_truth:
         tables.print_scores(console, title, results)
         tables.print_visible(console, results)
@@ -107,7 +113,7 @@ def evaluate(
         console.print(_no_truth(dataset.root) + (f"; predictions: {out}" if out else ""), markup=False, soft_wrap=True)
     scores = tables.overall(results, seen) if seen else None
     if scores is not None:
-        tables.print_overall(console, name, scores)
+        tables.print_overall(console, shown, scores)
     if json_file is not None:
         write_json(json_file, tables.json_table(split or "all", name, results, scores) | played)
     if report is not None:
@@ -177,8 +183,8 @@ def _run(
                 progress.update(task, advance=1, description=video.name)
                 if out is not None:
                     save_labels(out / video.name / f"{video.frame_paths[index].stem}.png", one.labels)
-                if video.name in pictures and pictures[video.name].wants(index):
-                    pictures[video.name].add(index, video.frame(index), one.labels)
+                if video.name in pictures:
+                    pictures[video.name].add(one.labels)
                 yield one
 
         return {video.name: score(video, watched(video)) for video in videos}

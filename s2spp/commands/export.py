@@ -33,7 +33,7 @@ def export(
     from model.training.checkpoint import Checkpoint
     from s2spp.score_tables import read_scores
 
-    measured = read_scores(scores) if scores is not None else {}
+    measured = read_scores(scores, checkpoint, out, name or out.name) if scores is not None else {}
     report = export_bundle(Checkpoint.load(checkpoint), out, name or out.name, Card(training_data, licence, measured))
     for parity in report.parity:
         show(

@@ -15,7 +15,7 @@ from s2spp.embedded import EmbeddedServer
 from s2spp.video import open_frames
 from tests.e2e.material import Clip
 
-COMMANDS = ("serve", "segment", "demo", "evaluate", "bench", "train", "export")
+COMMANDS = ("serve", "segment", "demo", "evaluate", "bench", "train", "export", "quantise", "ablate")
 
 
 def _run(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
@@ -84,6 +84,8 @@ def test_what_cannot_be_done_is_said_in_one_line(frames: Path, tmp_path: Path) -
         ("segment", str(frames), "--mask", str(frames / "00000.jpg"), "-o", str(tmp_path / "o")),
         ("evaluate", "--data", str(tmp_path), "--split", "val"),
         ("train", "--recipe", "nothing"),
+        ("train", "--recipe", "smoke", "--data", str(tmp_path / "no-data"), "--out", str(tmp_path / "r")),
+        ("ablate", "--table-only", "--out", str(tmp_path / "typo")),
         ("export", str(tmp_path / "none.pt"), "-o", str(tmp_path / "b")),
         ("serve", "--bundle", "nothing", "--data-dir", str(tmp_path / "d")),
         ("bench", "--paths", "smoke-signals"),

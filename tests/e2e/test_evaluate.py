@@ -84,6 +84,26 @@ def test_overall_with_the_train_split_beside(bundle: Path, tmp_path: Path) -> No
     assert f"unseen categories<td>{J_OWL:.3f}<td>{F_OWL:.3f}" in html
 
 
+def test_videos_looped_and_cropped(bundle: Path, tmp_path: Path) -> None:
+    """Two objects, which the square about the middle of both shows whole. Each has a J of its own, of which the frame
+    has the mean: all pixels together would be right in 600 of 1,000, not 2/3."""
+    videos = {"0a": Video(GREY, {1: Square("cat", [AT] * 6), 2: Square("owl", [(40, 20)] * 5 + [(40, 30)])})}
+    split = write_split(tmp_path / "held-out", videos)
+    write_meta(tmp_path / "train" / "meta.json", CATS)
+    table, page = tmp_path / "table.json", tmp_path / "page.html"
+    done = _evaluate(bundle, "--data", split, "--loop", "140", "--crop", "1:1", "--json", table, "--report", page)
+    assert done.returncode == 0, done.stderr
+    written = json.loads(table.read_text())
+    assert written["loop"] == 140 and written["crop"] == "1:1"
+    # Every tenth frame has the second object ten pixels off: J of both is (1 + 1/3) / 2 there.
+    off = [1 - (1 / 3 if index % 10 == 5 else 0) for index in range(140)]
+    expected = {"J_20_120": sum(off[20:121]) / 101, "J_last_100": sum(off[40:]) / 100}
+    assert written["lasting"]["0a"] == pytest.approx(expected)
+    assert "does it last?" in done.stdout and "1:1, looped to 140 frames" in " ".join(done.stdout.split())
+    # The worst moments are shown, far from each other.
+    assert page.read_text().count("J 0.67") >= 3
+
+
 def test_train_meta_says_what_is_seen(bundle: Path, tmp_path: Path) -> None:
     split = write_split(tmp_path / "held-out", HELD_OUT)
     write_meta(tmp_path / "train" / "meta.json", CATS)

@@ -75,7 +75,9 @@ def test_a_row_is_run_once_and_ways_follow_with_the_weights_of_their_network(
     rows = {row["row"]: row for row in json.loads(table.read_text())["rows"]}
     assert list(rows) == ["base", "paper", "refined"]
     assert len(rows["base"]["seeds"]) == 3 and len(set(rows["base"]["seeds"])) > 1
-    assert rows["refined"]["against"] == "paper" and rows["paper"]["against"] is None
+    assert rows["refined"]["difference"]["less"] == "paper" and rows["paper"]["difference"] is None
+    assert rows["refined"]["difference"]["seeds"] == [0]
+    assert json.loads(table.read_text())["ends"]["seeds"] == [0, 1, 2]
     saved = {path.parent.name: json.loads(path.read_text()) for path in out.glob("*/result.json")}
     assert len(saved["refined-0"]["videos"]) == len(HELD_OUT) + 2
     # The same weights, other edges.
@@ -96,6 +98,23 @@ def test_what_does_not_compare_is_refused_before_anything_is_trained(
     with pytest.raises(ValueError, match="leave --only out"):
         ablate(data, tmp_path, only=["base"], table_only=True)
     assert trained == ["base-0", "base-1", "base-2"]
+
+
+def test_no_results_are_an_error_and_not_an_empty_table(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="typo: no saved result in it"):
+        ablate(tmp_path, tmp_path / "typo", table_only=True)
+
+
+def test_a_way_trains_nothing(data: Path, trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even for a moment: a finished run that is trained again writes its checkpoint anew."""
+    ablate(data, tmp_path, steps=5, only=["paper"])
+
+    def refuse(config: TrainConfig, options: loop.RunOptions) -> Any:
+        raise AssertionError(f"{options.out} is trained again")
+
+    monkeypatch.setattr(loop, "train", refuse)
+    ablate(data, tmp_path, steps=5, only=["refined", "following"])
+    assert all((tmp_path / f"{row}-0" / "result.json").exists() for row in ("refined", "following"))
 
 
 def test_a_way_waits_for_its_weights(

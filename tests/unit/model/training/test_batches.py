@@ -1,5 +1,6 @@
 """Batches as the trainer sees them."""
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ import torch
 from tiny_training import tiny_network, tiny_train
 from torch import Tensor
 
+from model.data.read import DataError
 from model.training.batches import TensorBatch, batches
 from model.training.config import SourceConfig
 from model.training.distance import distance_classes
@@ -63,6 +65,29 @@ def test_a_source_is_opened_once_for_all_stages(photos: Path, monkeypatch: pytes
     monkeypatch.setattr(SourceConfig, "open", lambda self, root: opened.append(self.path) or really(self, root))
     drawn(photos)
     assert opened == ["stills/shapes"]
+
+
+def test_a_missing_data_set_of_a_later_stage_is_found_before_the_first_step(photos: Path) -> None:
+    """And not hours later, when that stage begins."""
+    config = tiny_train((2, 2))
+    lacking = replace(config.stages[1], sources=(SourceConfig("davis", "davis2016", 1.0, "train"),))
+    stages = (config.stages[0], lacking)
+    with pytest.raises(DataError, match=r"davis2016.*not a DAVIS folder"):
+        next(iter(batches(replace(config, stages=stages), tiny_network(), photos, 0, 0, 0)))
+    # A stage that is over needs nothing any more.
+    over = replace(config, stages=stages[::-1])
+    assert next(iter(batches(over, tiny_network(), photos, 2, 0, 0)))[0] == 2
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_file_is_named_in_one_line_by_a_loader_too(photos: Path, tmp_path: Path, workers: int) -> None:
+    shutil.copytree(photos / "stills", tmp_path / "stills")
+    for path in (tmp_path / "stills" / "shapes" / "images").iterdir():
+        path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(DataError) as caught:
+        drawn(tmp_path, workers=workers)
+    said = str(caught.value)
+    assert "cannot be read as an image" in said and said.startswith(str(tmp_path)) and "\n" not in said
 
 
 def test_a_network_without_the_task_gets_no_distances(photos: Path) -> None:

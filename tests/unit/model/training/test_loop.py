@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -18,10 +19,11 @@ from torch import Tensor, nn
 
 from model import recipes
 from model.config import MemoryConfig
+from model.data.read import DataError
 from model.network import S2Spp, encoders
 from model.training import loop
 from model.training.checkpoint import Checkpoint
-from model.training.config import TRAIN_RECIPES, TrainConfig
+from model.training.config import TRAIN_RECIPES, SourceConfig, TrainConfig
 from model.training.loop import RunOptions, TrainResult, _optimizer, learning_rate, train
 from model.training.losses import ClipLoss
 
@@ -116,9 +118,88 @@ def test_max_minutes_stops_saves_and_goes_on(whole_run: TrainResult, photos: Pat
 
 def test_a_finished_run_has_nothing_to_do(photos: Path, tmp_path: Path) -> None:
     run = options(photos, tmp_path)
-    train(tiny_train((1,)), run)
+    written = train(tiny_train((1,)), run).checkpoint.stat().st_mtime_ns
     again = train(tiny_train((1,)), run)
     assert again.finished and again.steps == 1 and again.losses == []
+    assert again.checkpoint.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_an_interrupted_run_saves_its_last_whole_step(
+    number: signal.Signals,
+    raised: type[BaseException],
+    whole_run: TrainResult,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It comes in the middle of step 3, half of whose weights are changed then; as in the program, SIGTERM exits."""
+    step = torch.optim.AdamW.step
+    calls = iter(range(100))
+
+    def interrupted(self: torch.optim.AdamW, *args: Any) -> Any:
+        if next(calls) == 3:
+            signal.raise_signal(number)
+        return step(self, *args)
+
+    def leave(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    run = options(photos, tmp_path)
+    former = signal.signal(signal.SIGTERM, leave)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.optim.AdamW, "step", interrupted)
+            with pytest.raises(raised):
+                train(tiny_train(), run)
+        assert signal.getsignal(signal.SIGTERM) is leave
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    assert Checkpoint.load(tmp_path / "checkpoint.pt").step == 4
+    resumed = train(tiny_train(), run)
+    assert resumed.losses == whole_run.losses[4:]
+    assert_same_checkpoint(resumed.checkpoint, whole_run.checkpoint)
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, DataError("photo.jpg: cannot be read")])
+def test_what_ends_a_run_between_steps_loses_none(
+    raised: Any,
+    whole_run: TrainResult,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = loop.batches
+
+    def ending(*args: Any) -> Iterator[Any]:
+        for step, stage, batch in whole(*args):
+            if step == 2:
+                raise raised
+            yield step, stage, batch
+
+    run = options(photos, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "batches", ending)
+        with pytest.raises((KeyboardInterrupt, DataError)):
+            train(tiny_train(), run)
+    assert Checkpoint.load(tmp_path / "checkpoint.pt").step == 2
+    assert "step 2 is saved" in capsys.readouterr().err
+    assert train(tiny_train(), run).losses == whole_run.losses[2:]
+
+
+def test_a_run_that_ends_before_its_first_step_leaves_the_checkpoint_alone(photos: Path, tmp_path: Path) -> None:
+    run = options(photos, tmp_path)
+    path = train(tiny_train((1,)), run).checkpoint
+    before = path.read_bytes()
+    sources = (SourceConfig("davis", "nothing", 1.0),)
+    config = tiny_train((1,))
+    lacking = replace(config, stages=(replace(config.stages[0], sources=sources),))
+    with pytest.raises(DataError, match="nothing"):
+        train(lacking, replace(run, resume=False))
+    with pytest.raises(DataError, match="no-such-folder: no such folder; --data names"):
+        train(config, replace(run, data=tmp_path / "no-such-folder"))
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("broken", ["loss", "gradient"])
@@ -328,6 +409,17 @@ def test_shipped_recipes_can_be_trained_and_survive_a_checkpoint(name: str) -> N
     config = TRAIN_RECIPES[name]()
     config.check(recipes.recipe(config.network).multiple)
     assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_what_a_checkpoint_does_not_state_is_as_it_was_then() -> None:
+    """Before the camera's movement was a setting, 0.3 of all real clips had it; runs of then go on."""
+    written = json.loads(json.dumps(TRAIN_RECIPES["light_cpu"]().to_dict()))
+    for stage in written["stages"]:
+        for source in stage["sources"]:
+            del source["dolly_odds"]
+    assert TrainConfig.from_dict(written) == TRAIN_RECIPES["light_cpu"]()
+    paper = TRAIN_RECIPES["paper_gpu"]()
+    assert [source.dolly_odds for source in paper.stages[0].sources] == [0.0]
 
 
 @pytest.mark.parametrize(
