@@ -60,7 +60,9 @@ class VideoReader:
             container = self._open(file)
         except av.error.FFmpegError as error:
             self._file.check()
-            raise UnsupportedMedia(f"the video cannot be read ({error.strerror}); send {_KINDS}") from error
+            raise UnsupportedMedia(
+                f"the video cannot be read ({error.strerror}); is it whole? Send {_KINDS}"
+            ) from error
         with container:
             self._read_header(container)
             try:

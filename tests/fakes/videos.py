@@ -21,9 +21,9 @@ def make_video(
     codec: str = "libx264",
     index_last: bool = False,
     fragmented: bool = False,
-    noise: bool = True,
+    bit_rate: int | None = None,
 ) -> bytes:
-    """Frame i is a gradient of its own with (`noise`) noise on it: hard to pack, so that bytes stand for time."""
+    """Frame i is a gradient of its own with noise on it: hard to pack, so that bytes stand for time."""
     options = {} if index_last or suffix not in ("mp4", "mov") else {"movflags": "faststart"}
     if fragmented:
         options = {"movflags": "frag_keyframe+empty_moov"}
@@ -35,8 +35,10 @@ def make_video(
             stream.height, stream.width = size
             stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
             stream.options = {"g": "10"}
+            if bit_rate:
+                stream.bit_rate = bit_rate
             for index in range(frames):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(_picture(index, size, random, noise))))
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(_picture(index, size, random))))
             container.mux(stream.encode(None))
         return path.read_bytes()
 
@@ -53,10 +55,8 @@ def in_pieces(data: bytes, size: int) -> Iterator[bytes]:
     return (data[start : start + size] for start in range(0, len(data), size))
 
 
-def _picture(index: int, size: tuple[int, int], random: np.random.Generator, noise: bool) -> NDArray[np.uint8]:
+def _picture(index: int, size: tuple[int, int], random: np.random.Generator) -> NDArray[np.uint8]:
     height, width = size
     grey = (np.arange(width)[None, :] + np.arange(height)[:, None] + 7 * index) % 256
-    picture = np.repeat(grey[:, :, None], 3, axis=2)
-    if noise:
-        picture = picture + random.integers(-60, 60, (height, width, 3))
+    picture = np.repeat(grey[:, :, None], 3, axis=2) + random.integers(-60, 60, (height, width, 3))
     return np.clip(picture, 0, 255).astype(np.uint8)

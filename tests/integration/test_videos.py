@@ -84,7 +84,11 @@ class Upload:
         head += b"\r\n--x\r\nContent-Disposition: form-data; name=video; filename=v\r\n\r\n"
         self._tail = b"\r\n--x--\r\n"
         address = httpx.URL(server.http)
-        self._socket = socket.create_connection((address.host, address.port), timeout=60)
+        self._socket = socket.socket()
+        # Small: what is not read has to wait in the server.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self._socket.settimeout(60)
+        self._socket.connect((address.host, address.port))
         self._socket.sendall(
             f"POST /v1/videos{query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
             f"Content-Type: multipart/form-data; boundary=x\r\n"
@@ -143,7 +147,7 @@ def test_answers_come_while_the_video_is_sent_slowly(server: ServerProcess, vide
 def test_memory_does_not_grow_with_the_video(server: ServerProcess) -> None:
     """Neither with what is sent, nor with answers that nobody reads."""
     rss = psutil.Process(server.pid).memory_info
-    piece = make_video(60, (HEIGHT, WIDTH), suffix="ts", codec="mpeg2video")
+    piece = make_video(60, (HEIGHT, WIDTH), suffix="ts", codec="mpeg2video", bit_rate=20_000_000)
     for repeats in (1, 5):  # warm
         sent = Upload(server, repeats * len(piece), "?format=mp4")
         sent.send(piece * repeats, last=True)
@@ -156,7 +160,7 @@ def test_memory_does_not_grow_with_the_video(server: ServerProcess) -> None:
     unread = rss().rss
     answer = sent.read_all()
     after = rss().rss
-    assert min(repeats * len(piece), len(answer)) > 20_000_000
+    assert repeats * len(piece) > 20_000_000 and len(answer) > 4_000_000
     assert max(unread, after) - before < 10_000_000
 
 

@@ -7,7 +7,7 @@ import json
 import secrets
 from contextlib import ExitStack
 from enum import StrEnum
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -65,8 +65,8 @@ class AnswerWriter(Protocol):
 
     def end(self) -> bytes: ...
 
-    def fault(self, error: S2sppError) -> bytes:
-        """Ends an answer that cannot be completed. Raises `error` where the format has no place for it."""
+    def fault(self, error: S2sppError) -> bytes | None:
+        """Ends an answer that cannot be completed; None where the format has no place for the reason."""
         ...
 
 
@@ -84,7 +84,7 @@ class _NdJson:
     mask_format = MaskFormat.RLE
 
     def begin(self, video: VideoOut) -> bytes:
-        return json.dumps({"video": video.model_dump()}).encode() + b"\n"
+        return _line({"video": video.model_dump()})
 
     def frame(self, delivered: Delivered, image: EncodedImage) -> bytes:
         return VideoFrameOut.of(delivered).model_dump_json().encode() + b"\n"
@@ -93,7 +93,11 @@ class _NdJson:
         return b""
 
     def fault(self, error: S2sppError) -> bytes:
-        return json.dumps({"problem": problem(error)}).encode() + b"\n"
+        return _line({"problem": problem(error)})
+
+
+def _line(members: dict[str, Any]) -> bytes:
+    return json.dumps(members, separators=(",", ":")).encode() + b"\n"
 
 
 class _Multipart:
@@ -149,8 +153,8 @@ class _Overlay:
         self._open.close()
         return self._sink.take()
 
-    def fault(self, error: S2sppError) -> bytes:
-        raise error
+    def fault(self, error: S2sppError) -> None:
+        return None
 
 
 class _Sink:

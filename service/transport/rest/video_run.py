@@ -119,6 +119,7 @@ async def answers(
     finally:
         for _, work in pending:
             work.cancel()
+        await asyncio.gather(*(work for _, work in pending), return_exceptions=True)
         if decoding is not None:
             decoding.cancel()
     if fault is not None:

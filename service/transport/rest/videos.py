@@ -32,6 +32,7 @@ from service.transport.rest.video_run import FrameStream, answers, first_answer,
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 5.0
+_LAST_WORD_S = 1.0
 # One decodes, one encodes answers, one writes the upload down.
 _THREADS_PER_VIDEO = 3
 
@@ -175,15 +176,20 @@ class _Conversation(Response):
         self._desk, self._answer = desk, answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        out = _Outgoing(send, self._desk.bounds.stall_s)
         try:
             with self._desk.place():
-                await self._talk(Request(scope, receive), _Outgoing(send, self._desk.bounds.stall_s))
+                await self._talk(Request(scope, receive), out)
         except ClientDisconnect:
             _log.info("the sender of a video went away")
+        except asyncio.CancelledError:  # the time that a stopping server gives to requests is over
+            if out.started:
+                raise
+            raise _stopping() from None
 
     async def _talk(self, request: Request, out: _Outgoing) -> None:
         desk, bounds = self._desk, self._desk.bounds
-        body = limited(request, bounds.max_bytes + 2 * desk.max_image_bytes + FORM_OVERHEAD)
+        body = _steady(limited(request, bounds.max_bytes + 2 * desk.max_image_bytes + FORM_OVERHEAD), bounds.stall_s)
         async with aclosing(form_events(request.headers.get("content-type", ""), body)) as events:
             head = await read_head(events, ("mask", "options"), "video", desk.max_image_bytes)
             if "mask" not in head:
@@ -201,20 +207,16 @@ class _Conversation(Response):
                 finally:
                     upload.cancel()
                     await asyncio.wait({upload})
-        await out.put(last, more=False)
+        if last is not None:  # else the server closes the connection, since the response is not complete
+            await out.put(last, more=False)
 
     async def _take_in(
         self, events: AsyncGenerator[PartHead | bytearray, None], receive: Receive, file: GrowingFile
     ) -> None:
         """The rest of the upload goes to `file`; so does, as a fault, whatever ends this video early."""
-        stall_s = self._desk.bounds.stall_s
         loop = asyncio.get_running_loop()
         try:
-            while True:
-                async with asyncio.timeout(stall_s):
-                    event = await anext(events, None)
-                if event is None:
-                    break
+            async for event in events:
                 if isinstance(event, PartHead):
                     raise errors.InvalidOption(f"part {event.name!r} stands behind 'video', which has to be the last")
                 await loop.run_in_executor(self._desk.threads, file.append, event)
@@ -222,12 +224,12 @@ class _Conversation(Response):
             while (await receive())["type"] != "http.disconnect":
                 pass
             raise ClientDisconnect
-        except TimeoutError:
-            file.fail(errors.SessionExpired(f"nothing of the video has come for {stall_s:g} s; send it again"))
         except Exception as error:
             file.fail(error)
 
-    async def _segment(self, frames: FrameStream, mask: EncodedImage, writer: AnswerWriter, out: _Outgoing) -> bytes:
+    async def _segment(
+        self, frames: FrameStream, mask: EncodedImage, writer: AnswerWriter, out: _Outgoing
+    ) -> bytes | None:
         """All answers but for the last bytes, which are returned: they leave when the session is gone."""
         engine, loop, threads = self._desk.engine, asyncio.get_running_loop(), self._desk.threads
         first = await frames.next()
@@ -244,11 +246,12 @@ class _Conversation(Response):
                 return await loop.run_in_executor(threads, writer.end)
             except ClientDisconnect:
                 raise
-            except asyncio.CancelledError:  # the time that a stopping server gives to requests is over
-                stopping = errors.Unavailable("the server is shutting down; send the video again in a moment")
-                await out.put(writer.fault(stopping), more=False)
+            except asyncio.CancelledError:
+                if (last := writer.fault(_stopping())) is not None:
+                    await out.put(last, more=False, within_s=_LAST_WORD_S)
                 raise
             except errors.S2sppError as error:
+                _log.info("a video ends early: %s", error.message)
                 return writer.fault(error)
             except Exception:
                 _log.exception("segmenting a video failed")
@@ -260,15 +263,34 @@ class _Outgoing:
 
     def __init__(self, send: Send, stall_s: float) -> None:
         self._send, self._stall_s = send, stall_s
+        self.started = False
 
     async def start(self, media_type: str) -> None:
+        self.started = True
         headers = [(b"content-type", media_type.encode()), (b"cache-control", b"no-store")]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
-    async def put(self, data: bytes, *, more: bool = True) -> None:
+    async def put(self, data: bytes, *, more: bool = True, within_s: float | None = None) -> None:
         try:
-            async with asyncio.timeout(self._stall_s):
+            async with asyncio.timeout(within_s or self._stall_s):
                 if data or not more:
                     await self._send({"type": "http.response.body", "body": data, "more_body": more})
         except TimeoutError as error:
             raise ClientDisconnect from error
+
+
+def _stopping() -> errors.Unavailable:
+    return errors.Unavailable("the server is shutting down; send the video again in a moment")
+
+
+async def _steady(chunks: AsyncGenerator[bytes, None], stall_s: float) -> AsyncGenerator[bytes, None]:
+    """Raises SessionExpired when the next one does not come."""
+    while True:
+        try:
+            async with asyncio.timeout(stall_s):
+                chunk = await anext(chunks, None)
+        except TimeoutError as error:
+            raise errors.SessionExpired(f"nothing of the video has come for {stall_s:g} s; send it again") from error
+        if chunk is None:
+            return
+        yield chunk

@@ -92,7 +92,7 @@ PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile:///etc/passwd\
     ("data", "error", "told"),
     [
         (b"", UnsupportedMedia, "cannot be read"),
-        (b"hello world" * 1000, UnsupportedMedia, "send mp4"),
+        (b"hello world" * 1000, UnsupportedMedia, "Send mp4"),
         (PLAYLIST, UnsupportedMedia, "cannot be read"),
         (b"ffconcat version 1.0\nfile /etc/passwd\n", UnsupportedMedia, "cannot be read"),
         (make_video(40)[:20_000], InvalidInput, r"damaged after \d+ frames"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from email.parser import BytesParser
 from pathlib import Path
@@ -203,25 +204,32 @@ async def test_an_index_at_the_end_only_delays(http: httpx.AsyncClient) -> None:
     assert np.array_equal(labels_of(frames[-1]), moved(LABELS, FRAMES - 1))
 
 
-async def test_a_client_that_sends_everything_before_it_reads_gets_everything(port: int) -> None:
+async def test_a_client_that_sends_everything_before_it_reads_gets_everything(engine: FakeEngine) -> None:
     """Far more in both directions than sockets hold: whoever waits for the other would wait for ever."""
-    size, count = (90, 100), 90
+    size, count = (240, 320), 200
     video = make_video(count, size, suffix="avi", codec="mjpeg")
-    noise = np.random.default_rng(1).integers(0, 2, size).astype(np.uint8)
-    head = b'--x\r\nContent-Disposition: form-data; name="mask"; filename="m"\r\n\r\n' + indexed_png(noise)
-    head += b'\r\n--x\r\nContent-Disposition: form-data; name="video"; filename="v"\r\n\r\n'
-    body = head + video + b"\r\n--x--\r\n"
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
-    writer.write(
-        b"POST /v1/videos?format=multipart HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-        b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: %d\r\n\r\n" % len(body)
-    )
-    for piece in in_pieces(body, 10_000):
-        writer.write(piece)
-        await asyncio.wait_for(writer.drain(), 20)
+    noise = indexed_png(np.random.default_rng(1).integers(0, 2, size).astype(np.uint8))
+    app = create_app(engine, max_image_bytes=1_000_000, metrics=lambda: b"", version="9.9")
+    server = await start_rest(app)
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(60)
+    client.connect(("127.0.0.1", server.port))
+    body = httpx.Request("POST", "http://x", files=form(video, noise))
+    head = "".join(f"{name}: {value}\r\n" for name, value in body.headers.items())
+
+    def send() -> None:
+        client.sendall(f"POST /v1/videos?format=multipart HTTP/1.1\r\nConnection: close\r\n{head}\r\n".encode())
+        client.sendall(body.read())
+
+    await asyncio.to_thread(send)
     await asyncio.sleep(0.5)
-    received = await asyncio.wait_for(reader.read(-1), 30)
+    assert 0 < len(engine.calls) < count - 1  # the answers of the others wait until they are read
+    received = await asyncio.to_thread(lambda: b"".join(iter(lambda: client.recv(1 << 20), b"")))
     assert received.count(b"S2spp-Frame-Index") == count and b"problem" not in received
+    assert len(received) > 1_000_000 < len(video)
+    client.close()
+    await server.stop(grace_s=5)
 
 
 async def test_decoding_waits_for_a_reader_that_is_slow(port: int, engine: FakeEngine) -> None:
@@ -265,7 +273,7 @@ async def test_a_client_that_goes_away_leaves_nothing(port: int, engine: FakeEng
         ({"files": form(), "params": {"format": "gif"}}, 400, "format"),
         ({"files": form(mask=MASK[:-40])}, 400, "the mask"),
         ({"files": form(mask=indexed_png(LABELS[:40]))}, 422, "size"),
-        ({"files": form(b"no video at all" * 100)}, 415, "send mp4"),
+        ({"files": form(b"no video at all" * 100)}, 415, "Send mp4"),
         ({"files": form(make_video(101))}, 413, "more than 100 frames"),
         ({"files": form(make_video(2, (100, 102)))}, 413, "102 x 100"),
         ({"files": form(mask=b"x" * 50_001)}, 413, "part 'mask' is larger than 50000 bytes"),
@@ -387,6 +395,17 @@ async def test_a_stopping_server_says_so(engine: FakeEngine) -> None:
     writer.close()
 
 
+async def test_a_stopping_server_says_so_before_the_first_answer_too(engine: FakeEngine) -> None:
+    app = create_app(engine, max_image_bytes=50_000, metrics=lambda: b"", version="9.9", videos=BOUNDS)
+    server = await start_rest(app)
+    reader, writer, _ = await send_head(server.port, len(VIDEO))
+    await asyncio.sleep(0.2)
+    await server.stop(grace_s=1)
+    received = await asyncio.wait_for(reader.read(-1), 20)
+    assert b"503" in received.splitlines()[0] and b"the server is shutting down" in received
+    writer.close()
+
+
 async def test_a_sender_that_stalls_is_let_go(engine: FakeEngine) -> None:
     bounds = VideoBounds(stall_s=0.5)
     app = create_app(engine, max_image_bytes=50_000, metrics=lambda: b"", version="9.9", videos=bounds)
@@ -396,6 +415,12 @@ async def test_a_sender_that_stalls_is_let_go(engine: FakeEngine) -> None:
     last = await read_some(reader, b"0\r\n\r\n")
     assert b"SESSION_EXPIRED" in last and b"has come for 0.5 s" in last
     assert not engine.sessions
+    writer.close()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(
+        b"POST /v1/videos HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 9\r\n\r\n"
+    )
+    assert b"410 Gone" in await read_some(reader, b"SESSION_EXPIRED")
     writer.close()
     await server.stop(grace_s=5)
 
