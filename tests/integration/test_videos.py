@@ -198,3 +198,13 @@ def test_the_curl_examples_of_the_readme(server: ServerProcess, video: bytes, tm
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line.get("frame_index") for line in lines] == [None, *range(FRAMES)]
     assert sum(1 for _ in open_frames(tmp_path / "overlay.mp4")) == FRAMES
+
+
+def test_a_server_stops_though_nobody_reads(server: ServerProcess) -> None:
+    piece = make_video(60, (HEIGHT, WIDTH), suffix="ts", codec="mpeg2video", bit_rate=20_000_000)
+    sent = Upload(server, 30 * len(piece), "?format=mp4")
+    sent.send(piece * 30, last=True)
+    process = psutil.Process(server.pid)
+    process.terminate()
+    process.wait(timeout=30)
+    assert not sent.read_all().endswith(b"0\r\n\r\n")  # an overlay that is not whole does not look like one

@@ -106,6 +106,17 @@ def test_what_is_no_video_is_told(file: GrowingFile, data: bytes, error: type[S2
         list(VideoReader(file, VideoLimits()))
 
 
+@pytest.mark.parametrize(
+    "text", ["#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile {}\n"]
+)
+def test_a_list_opens_no_file_of_the_server(file: GrowingFile, tmp_path: Path, text: str) -> None:
+    secret = tmp_path / "secret.ts"
+    secret.write_bytes(make_video(suffix="ts"))
+    fill(file, text.format(secret).encode())
+    with pytest.raises(UnsupportedMedia):
+        list(VideoReader(file, VideoLimits()))
+
+
 def test_noise_is_refused_before_it_has_all_come(file: GrowingFile) -> None:
     file.append(os.urandom(3_000_000))
     with pytest.raises(UnsupportedMedia):
