@@ -152,16 +152,20 @@ def _open_video(path: Path) -> FrameSource:
     return FrameSource(str(path), length, float(rate) if rate else None, lambda: _read_video(path))
 
 
+def upright_rgb(picture: av.VideoFrame) -> Frame:
+    """Pixels of a decoded picture, turned as its file says."""
+    # Phones store the sensor's frame and say by how much to turn it, counter-clockwise.
+    turned = np.rot90(picture.to_ndarray(format="rgb24"), round(picture.rotation / 90))
+    return np.ascontiguousarray(turned, dtype=np.uint8)
+
+
 def _read_video(path: Path) -> Iterator[tuple[str, Frame]]:
     index = 0
     try:
         with av.open(str(path)) as container:
             container.streams.video[0].thread_type = "AUTO"
             for picture in container.decode(video=0):
-                image = picture.to_ndarray(format="rgb24")
-                # Phones store the sensor's frame and say by how much to turn it, counter-clockwise.
-                upright = np.rot90(image, round(picture.rotation / 90))
-                yield f"{index:05d}", np.ascontiguousarray(upright, dtype=np.uint8)
+                yield f"{index:05d}", upright_rgb(picture)
                 index += 1
     except av.error.FFmpegError as error:
         raise _not_a_video(path, f"frame {index}: {error.strerror}") from error
@@ -197,6 +201,9 @@ def _open_camera(number: int) -> FrameSource:
 
 # ---------------------------------------------------------------- writing
 
+# Half a second at a time, in the order in which it is played.
+_FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "frag_duration": "500000"}
+
 
 class VideoWriter:
     """An H.264 mp4 that any browser plays (yuv420p), written frame by frame.
@@ -206,32 +213,29 @@ class VideoWriter:
 
     `size` is (height, width) of the frames that will come. H.264 in yuv420p needs even sides: an odd one gets
     a copy of its last row or column. The file is complete when the `with` block ends, by an error too.
+    In place of a path an open file, which need not be seekable and stays open: it gets a fragmented mp4, which plays
+    while it is still being written.
     """
 
-    def __init__(self, path: str | Path, fps: float, size: tuple[int, int]) -> None:
+    def __init__(self, target: str | Path | BinaryIO, fps: float, size: tuple[int, int]) -> None:
         """Raises:
         ValueError: fps or size is not positive.
         OSError: the file cannot be created.
         """
         if fps <= 0 or min(size) <= 0:
             raise ValueError(f"a video needs a positive frame rate and size, got {fps} fps and {size}")
-        self.path = Path(path)
         self.size = size
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Opened here: PyAV opens a path only with the first frame, too late to say that it cannot.
-            self._file: BinaryIO = self.path.open("wb")
-        except OSError as error:
-            raise OSError(
-                f"{self.path} cannot be written ({error.strerror}); choose another path or free this one"
-            ) from error
-        self._container: OutputContainer = av.open(self._file, "w", format="mp4")
+        self._own_file: BinaryIO | None = None
+        if isinstance(target, str | Path):
+            target = self._own_file = _create(Path(target))
+        streamed = self._own_file is None
+        self._container: OutputContainer = av.open(target, "w", format="mp4", options=_FRAGMENTED if streamed else {})
         rate = Fraction(fps).limit_denominator(1001)
         self._stream: VideoStream = self._container.add_stream("libx264", rate=rate)
         height, width = size
         self._stream.height, self._stream.width = height + height % 2, width + width % 2
         self._stream.pix_fmt = "yuv420p"
-        self._stream.options = {"crf": "20", "preset": "veryfast"}
+        self._stream.options = {"crf": "20", "preset": "veryfast", **({"tune": "zerolatency"} if streamed else {})}
 
     def __enter__(self) -> Self:
         return self
@@ -257,4 +261,14 @@ class VideoWriter:
             self._container.mux(self._stream.encode(None))
             self._container.close()
         finally:
-            self._file.close()
+            if self._own_file is not None:
+                self._own_file.close()
+
+
+def _create(path: Path) -> BinaryIO:
+    """Opened before PyAV does, which opens a path only with the first frame, too late to say that it cannot."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("wb")
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({error.strerror}); choose another path or free this one") from error

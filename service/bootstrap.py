@@ -175,7 +175,7 @@ async def _transports(settings: Settings, engine: Engine, telemetry: Telemetry) 
     """REST and gRPC over `engine`; yields the addresses that a client on this machine uses."""
     from service.telemetry import CallRecorder, RecordedApp, RecordingInterceptor
     from service.transport.grpc import start_grpc
-    from service.transport.rest import create_app, start_rest
+    from service.transport.rest import VideoBounds, create_app, start_rest
 
     largest = settings.max_image_bytes + _MESSAGE_OVERHEAD
     app = create_app(
@@ -184,6 +184,13 @@ async def _transports(settings: Settings, engine: Engine, telemetry: Telemetry) 
         metrics=telemetry.render,
         version=importlib.metadata.version("s2spp"),
         stream_window=settings.window,
+        videos=VideoBounds(
+            max_bytes=settings.max_video_bytes,
+            max_frames=settings.max_video_frames,
+            max_pixels=settings.max_pixels,
+            at_a_time=settings.max_videos,
+            stall_s=settings.idle_timeout_s,
+        ),
     )
     listen = f"[{settings.host}]" if ":" in settings.host else settings.host
     local = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(listen, listen)

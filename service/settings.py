@@ -59,6 +59,9 @@ class Settings(BaseSettings):
 
     max_image_bytes: PositiveInt = Field(32 << 20, description="Largest frame or mask, in bytes as sent")
     max_pixels: PositiveInt = Field(1 << 25, description="Largest frame or mask, in pixels")
+    max_video_bytes: PositiveInt = Field(1 << 30, description="Largest video, in bytes as sent; it waits in TMPDIR")
+    max_video_frames: PositiveInt = Field(100_000, description="Frames of one video")
+    max_videos: PositiveInt = Field(2, description="Videos segmented at a time; more are told to come back later")
     max_sessions: PositiveInt = Field(64, description="Sessions at a time; more are told to come back later")
     max_objects: int = Field(32, ge=1, le=255, description="Objects in one session")
     idle_timeout_s: PositiveFloat = Field(3600, description="Seconds after which an idle session expires")

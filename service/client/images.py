@@ -133,13 +133,7 @@ def labels_of_planes(planes: NDArray[np.uint8], object_ids: Sequence[int]) -> La
 
 def reports_of(labels: LabelMap, object_ids: Sequence[int]) -> tuple[ObjectReport, ...]:
     """Area and box of each object of a mask that is certain, a first one."""
-    reports = []
-    for object_id in object_ids:
-        inside = (labels == object_id).astype(np.uint8)
-        x, y, width, height = cv2.boundingRect(inside)
-        area = int(inside.sum())
-        reports.append(ObjectReport(object_id, area, (x, y, width, height), 1.0 if area else 0.0, area > 0))
-    return tuple(reports)
+    return tuple(ObjectReport.certain(object_id, labels == object_id) for object_id in object_ids)
 
 
 def _opened(mask: MaskLike) -> NDArray[np.uint8] | NDArray[np.bool_] | bytes:

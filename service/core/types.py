@@ -117,6 +117,16 @@ class ObjectReport:
     confidence: float
     visible: bool
 
+    @classmethod
+    def certain(cls, object_id: int, inside: NDArray[np.bool_]) -> ObjectReport:
+        """Of an object whose pixels, `inside` [H,W], were given: that of a first mask."""
+        rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+        if not len(rows):
+            return cls(object_id, 0, (0, 0, 0, 0), 0.0, visible=False)
+        x, y = int(columns[0]), int(rows[0])
+        box = (x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y)
+        return cls(object_id, int(np.count_nonzero(inside)), box, 1.0, visible=True)
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -2,5 +2,6 @@
 
 from service.transport.rest.app import create_app
 from service.transport.rest.server import RestServer, start_rest
+from service.transport.rest.videos import VideoBounds
 
-__all__ = ["RestServer", "create_app", "start_rest"]
+__all__ = ["RestServer", "VideoBounds", "create_app", "start_rest"]

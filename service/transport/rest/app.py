@@ -14,14 +14,18 @@ from service.transport.rest import problems
 from service.transport.rest.bodies import OptionsIn
 from service.transport.rest.objects import object_routes
 from service.transport.rest.operations import operation_routes
-from service.transport.rest.schemas import AnswerOut
+from service.transport.rest.schemas import AnswerOut, VideoFrameOut, VideoOptionsIn, VideoOut
 from service.transport.rest.sessions import model_routes, session_routes
 from service.transport.rest.stream import stream_routes
+from service.transport.rest.videos import VideoBounds, video_routes
 
 _MORE_SCHEMAS: list[tuple[type[BaseModel], JsonSchemaMode]] = [
     (problems.Problem, "serialization"),
     (OptionsIn, "validation"),
     (AnswerOut, "serialization"),
+    (VideoOptionsIn, "validation"),
+    (VideoOut, "serialization"),
+    (VideoFrameOut, "serialization"),
 ]
 _DESCRIPTION = """\
 A first frame and its mask in, then frames one by one, and a mask for each out.
@@ -46,6 +50,7 @@ def create_app(
     metrics: Callable[[], bytes],
     version: str,
     stream_window: int = 16,
+    videos: VideoBounds | None = None,
 ) -> FastAPI:
     """`metrics` renders the Prometheus text. `stream_window`: frames of a WebSocket under way at once."""
     app = FastAPI(title="s2spp", version=version, description=_DESCRIPTION)
@@ -53,6 +58,7 @@ def create_app(
     app.include_router(session_routes(engine, max_image_bytes))
     app.include_router(object_routes(engine, max_image_bytes))
     app.include_router(stream_routes(engine, stream_window))
+    app.include_router(video_routes(engine, max_image_bytes, videos or VideoBounds()))
     app.include_router(model_routes(engine))
     app.include_router(operation_routes(engine, metrics))
     _complete_document(app)

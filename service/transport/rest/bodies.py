@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -16,7 +17,8 @@ from service.core.types import EncodedImage, Flow, ImageFormat, MaskFormat, Sess
 RAW_RGB8 = "application/x-rgb8"
 SNIFFED = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 # Part headers, boundaries and the options: small beside the two images.
-_FORM_OVERHEAD = 64 * 1024
+FORM_OVERHEAD = 64 * 1024
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class OptionsIn(BaseModel):
@@ -52,7 +54,7 @@ def frame_image(data: bytes, content_type: str, height: int, width: int) -> Enco
 
 async def read_body(request: Request, limit: int) -> bytes:
     """The whole body, or InputTooLarge as soon as it passes `limit` bytes."""
-    return b"".join([chunk async for chunk in _limited(request, limit)])
+    return b"".join([chunk async for chunk in limited(request, limit)])
 
 
 async def read_marked_frame(
@@ -65,7 +67,7 @@ async def read_marked_frame(
         raise UnsupportedMedia(
             f"content type {content_type!r} is not read here; send multipart/form-data: {', '.join(parts)}"
         )
-    stream = _limited(request, 2 * max_image_bytes + _FORM_OVERHEAD)
+    stream = limited(request, 2 * max_image_bytes + FORM_OVERHEAD)
     try:
         form = await MultiPartParser(request.headers, stream, max_files=3, max_fields=3).parse()
     except MultiPartException as error:
@@ -78,14 +80,15 @@ async def read_marked_frame(
         mask, mask_type = await _file_part(form, "mask", max_image_bytes)
         return MarkedFrame(
             frame=frame_image(frame, frame_type, height, width),
-            mask=_mask_image(mask, mask_type),
+            mask=mask_image(mask, mask_type),
             options=await _options_part(form),
         )
     finally:
         await form.close()
 
 
-def _mask_image(data: bytes, content_type: str) -> EncodedImage:
+def mask_image(data: bytes, content_type: str) -> EncodedImage:
+    """As `frame_image`, for a mask: never raw."""
     image = frame_image(data, content_type, 1, 1)
     if image.format is ImageFormat.RAW_RGB8:
         raise UnsupportedMedia("a mask cannot be raw RGB; send an indexed or grey PNG")
@@ -105,15 +108,21 @@ async def _file_part(form: FormData, name: str, limit: int) -> tuple[bytes, str]
 async def _options_part(form: FormData) -> SessionOptions:
     part = form.get("options", "{}")
     text = await part.read() if isinstance(part, UploadFile) else part
-    try:
-        options = OptionsIn.model_validate_json(text)
-    except ValidationError as error:
-        faults = (": ".join([*map(str, fault["loc"]), fault["msg"]]) for fault in error.errors())
-        raise InvalidOption(f"part 'options': {'; '.join(faults)}") from error
+    options = read_options(OptionsIn, text)
     return SessionOptions(options.mask_format, options.flow)
 
 
-async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+def read_options(model: type[_Model], text: str | bytes) -> _Model:
+    """The JSON of a part `options`. Raises InvalidOption."""
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        faults = (": ".join([*map(str, fault["loc"]), fault["msg"]]) for fault in error.errors())
+        raise InvalidOption(f"part 'options': {'; '.join(faults)}") from error
+
+
+async def limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    """The body as it comes; InputTooLarge as soon as it is, or says that it is, larger than `limit` bytes."""
     too_large = InputTooLarge(f"the body is larger than {limit} bytes", limit_bytes=limit)
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from service.core.ports import Delivered, Opened
-from service.core.types import MaskFormat
+from service.core.types import MaskFormat, SessionInfo
 
 BINARY = {"type": "string", "format": "binary"}
 MASK_MEDIA_TYPE = {
@@ -75,6 +75,66 @@ class AnswerOut(_Out):
         return answer.model_copy(update={"committed_frame": delivered.committed_frame})
 
 
+class RunLengthsOut(_Out):
+    """COCO's compressed run lengths, as pycocotools reads them. `size`: rows, columns."""
+
+    object_id: int
+    size: tuple[int, int]
+    counts: str
+
+
+class VideoOptionsIn(BaseModel):
+    """Part `options` of a video. `mask_format` goes with multipart/mixed (png, where it is left out)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mask_format: MaskFormat | None = None
+
+
+class VideoOut(BaseModel):
+    """The first line for a video. `fps`, `frames`: what the file's header says of itself, null where it does not."""
+
+    height: int
+    width: int
+    fps: float | None
+    frames: int | None
+    object_ids: list[int]
+    model: str
+    model_digest: str
+
+    @classmethod
+    def of(cls, info: SessionInfo, fps: float | None, frames: int | None) -> VideoOut:
+        return cls(
+            height=info.height,
+            width=info.width,
+            fps=fps,
+            frames=frames,
+            object_ids=list(info.object_ids),
+            model=info.model,
+            model_digest=info.model_digest,
+        )
+
+
+class VideoFrameOut(_Out):
+    """The line for a frame of a video. `rle` has every object, also one without a pixel."""
+
+    frame_index: int
+    objects: list[ObjectOut]
+    compute_ms: float
+    rle: list[RunLengthsOut]
+
+    @classmethod
+    def of(cls, delivered: Delivered) -> VideoFrameOut:
+        """Of an answer whose mask is MaskFormat.RLE."""
+        answer = delivered.answer
+        return cls(
+            frame_index=answer.frame_index,
+            objects=_OBJECTS.validate_python(list(answer.objects)),
+            compute_ms=answer.compute_ms,
+            rle=_RUN_LENGTHS.validate_json(answer.mask),
+        )
+
+
 class StateOut(_Out):
     """One state tensor of each object; `shape` is symbolic where it follows the frame's size."""
 
@@ -106,6 +166,7 @@ class StatusOut(BaseModel):
 
 
 _OBJECTS = TypeAdapter(list[ObjectOut], config=ConfigDict(from_attributes=True))
+_RUN_LENGTHS = TypeAdapter(list[RunLengthsOut])
 
 
 def mask_headers(delivered: Delivered) -> dict[str, str]:

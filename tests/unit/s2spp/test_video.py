@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import av
 import cv2
@@ -270,3 +271,25 @@ def test_no_camera_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "VideoCapture", FakeCapture)
     with pytest.raises(OSError, match="camera 5 cannot be opened; see that it is connected"):
         open_frames("camera:5")
+
+
+def test_an_open_file_gets_an_mp4_that_plays_while_it_is_written(tmp_path: Path) -> None:
+    class Pipe:
+        def __init__(self) -> None:
+            self.data = b""
+
+        def write(self, data: bytes) -> int:
+            self.data += data
+            return len(data)
+
+    pipe, early = Pipe(), b""
+    with VideoWriter(cast(BinaryIO, pipe), fps=10, size=(33, 40)) as video:
+        for index in range(20):
+            video.write(np.full((33, 40, 3), 10 * index, np.uint8))
+            early = early or (pipe.data if index == 12 else b"")
+    for name, data, least in (("early", early, 5), ("all", pipe.data, 20)):
+        path = tmp_path / f"{name}.mp4"
+        path.write_bytes(data)
+        frames = [frame for _, frame in open_frames(path)]
+        assert len(frames) >= least
+        assert abs(int(frames[4].mean()) - 40) < 4

@@ -155,6 +155,7 @@ async def test_openapi_documents_every_route_and_problem(http: httpx.AsyncClient
         ("post", "/v1/sessions/{session}/objects"),
         ("put", "/v1/sessions/{session}/objects/{object_id}/mask"),
         ("delete", "/v1/sessions/{session}/objects/{object_id}"),
+        ("post", "/v1/videos"),
         ("get", "/v1/models"),
         ("get", "/healthz"),
         ("get", "/readyz"),
@@ -186,6 +187,10 @@ async def test_openapi_documents_every_route_and_problem(http: httpx.AsyncClient
     assert set(frames["responses"]["200"]["headers"]) >= {"S2spp-Objects", "S2spp-Committed-Frame"}
     form = operations["post", "/v1/sessions"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert set(form["properties"]) == {"frame", "mask", "options"}
+    videos = operations["post", "/v1/videos"]
+    assert set(videos["responses"]) >= {"200", "400", "413", "415", "422", "429", "503"}
+    assert set(videos["responses"]["200"]["content"]) == {"application/x-ndjson", "multipart/mixed", "video/mp4"}
+    assert list(videos["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"])[-1] == "video"
     assert "HTTPValidationError" not in str(document["paths"])
     assert all(_resolves(document, ref) for ref in _references(document))
     assert "s2spp" in (await http.get("/docs")).text
