@@ -129,12 +129,14 @@ class Engine(Protocol):
         *,
         durability: Durability,
         received_through: int | None = None,
+        told_committed: int = 0,
         stream: str | None = None,
     ) -> Delivered:
         """The next frame, or one that was sent before (same bytes back). Calls for consecutive frames may overlap; the
         order of the calls is the order of the frames. `received_through` None: frame_index - 1. `stream`: who sends, by
         the name that it opened or resumed with; OwnershipLost once another one has resumed the session. In a realtime
-        session indices may be skipped, and FrameDropped is raised for a frame that a newer one has overtaken."""
+        session indices may be skipped, and FrameDropped is raised for a frame that a newer one has overtaken.
+        `told_committed`: as in `resume`."""
         ...
 
     async def resume(

@@ -100,6 +100,7 @@ class LocalEngine:
         *,
         durability: Durability,
         received_through: int | None = None,
+        told_committed: int = 0,
         stream: str | None = None,
     ) -> Delivered:
         resident = await self._find(session)
@@ -107,6 +108,7 @@ class LocalEngine:
         self._refuse_if_closed()
         self._owners.check(session, stream)
         state = resident.session
+        state.refuse_if_rolled_back(told_committed)
         state.last_used = self._clock()
         entry = state.find(frame_index, received_through, self._limits.window)
         if entry is None:

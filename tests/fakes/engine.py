@@ -115,6 +115,7 @@ class FakeEngine:
         *,
         durability: Durability,
         received_through: int | None = None,
+        told_committed: int = 0,
         stream: str | None = None,
     ) -> Delivered:
         self.streams.append(stream)

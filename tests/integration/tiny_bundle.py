@@ -16,10 +16,11 @@ from onnx import GraphProto, TensorProto, ValueInfoProto, checker, helper, numpy
 _STATE = ["N", 1, "h", "w"]
 
 
-def write_tiny_bundle(folder: Path) -> Path:
+def write_tiny_bundle(folder: Path, gain: float = 0.2) -> Path:
+    """`gain`: of the frame's brightness; another one is another model."""
     folder.mkdir(parents=True)
     digest = hashlib.sha256()
-    for name, graph in (("init.onnx", _init_graph()), ("step.onnx", _step_graph())):
+    for name, graph in (("init.onnx", _init_graph()), ("step.onnx", _step_graph(gain))):
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
         checker.check_model(model, full_check=True)
         save(model, folder / name)
@@ -56,7 +57,7 @@ def _init_graph() -> GraphProto:
     )
 
 
-def _step_graph() -> GraphProto:
+def _step_graph(gain: float) -> GraphProto:
     nodes = [
         helper.make_node("Cast", ["frame"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["pixels"], ["grey"], axes=[3], keepdims=0),
@@ -74,7 +75,7 @@ def _step_graph() -> GraphProto:
     ]
     constants = [
         _constant("one", np.array([1])),
-        _constant("gain", np.array(0.2 / 255, np.float32)),
+        _constant("gain", np.array(gain / 255, np.float32)),
         _constant("keep", np.array(0.7, np.float32)),
         _constant("back", np.array(0.1, np.float32)),
     ]

@@ -42,6 +42,14 @@ ReceivedThrough = Annotated[
     int | None,
     Query(ge=0, le=MAX_INDEX, description="The last frame whose mask you have; without it, index - 1"),
 ]
+ToldCommitted = Annotated[
+    int,
+    Query(
+        ge=0,
+        le=MAX_INDEX,
+        description="The highest committed frame that you were told: SESSION_ROLLED_BACK if the store has lost it",
+    ),
+]
 RawHeight = Annotated[int, Query(ge=0, description=f"Rows of a raw frame ({RAW_RGB8})")]
 RawWidth = Annotated[int, Query(ge=0, description=f"Columns of a raw frame ({RAW_RGB8})")]
 
@@ -115,6 +123,7 @@ def session_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
         index: FrameIndex,
         durability: Durability = Durability.STRICT,
         received_through: ReceivedThrough = None,
+        committed_frame: ToldCommitted = 0,
         height: RawHeight = 0,
         width: RawWidth = 0,
     ) -> Response:
@@ -125,7 +134,12 @@ def session_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
         body = await read_body(request, max_image_bytes)
         frame = frame_image(body, request.headers.get("content-type", ""), height, width)
         delivered = await engine.segment(
-            session, index, frame, durability=durability, received_through=received_through
+            session,
+            index,
+            frame,
+            durability=durability,
+            received_through=received_through,
+            told_committed=committed_frame,
         )
         media_type = MASK_MEDIA_TYPE[delivered.answer.mask_format]
         return Response(delivered.answer.mask, headers=mask_headers(delivered), media_type=media_type)

@@ -39,7 +39,7 @@ from service.core.types import (
 from service.transport.rest.commands import ChangeIn, DrawIn, read_command
 from service.transport.rest.problems import problem, unexpected
 from service.transport.rest.schemas import AnswerOut, SessionOut
-from service.transport.rest.sessions import RawHeight, RawWidth, ReceivedThrough, session_id
+from service.transport.rest.sessions import RawHeight, RawWidth, ReceivedThrough, ToldCommitted, session_id
 
 _log = logging.getLogger(__name__)
 _TAKEN_OVER = 4409
@@ -55,11 +55,13 @@ def stream_routes(engine: Engine, window: int) -> APIRouter:
         session: str,
         durability: Annotated[Durability, Query()] = Durability.RELAXED,
         received_through: ReceivedThrough = None,
+        committed_frame: ToldCommitted = 0,
         height: RawHeight = 0,
         width: RawWidth = 0,
     ) -> None:
         name = secrets.token_hex(8)
-        resumed = await engine.resume(session_id(session), received_through, name)  # an error refuses the handshake
+        # An error refuses the handshake.
+        resumed = await engine.resume(session_id(session), received_through, name, committed_frame)
         try:
             await socket.accept()
             await _FrameStream(socket, engine, resumed, name, durability, (height, width), window).run()

@@ -46,6 +46,7 @@ class ScriptedEngine:
         self.resumed: list[tuple[SessionId, int | None]] = []
         self.unread: tuple[Answer | Failure, ...] = ()
         self.left: list[str] = []
+        self.told: list[int] = []
         self.gates: dict[int, asyncio.Event] = {}
         self.mask_format = MaskFormat.PNG
         self.info = SessionInfo(SESSION, "fake", "d1", 4, 6, (1, 7), 1, 0, 60.0)
@@ -70,10 +71,12 @@ class ScriptedEngine:
         *,
         durability: Durability,
         received_through: int | None = None,
+        told_committed: int = 0,
         stream: str | None = None,
     ) -> Delivered:
         self._fail()
         self.calls.append(Call(session, frame_index, frame, durability, received_through))
+        self.told.append(told_committed)
         if frame_index < self.info.next_frame:
             raise FrameAcknowledged(f"frame {frame_index} was answered before", expected=self.info.next_frame)
         if frame_index > self.info.next_frame:
@@ -96,6 +99,7 @@ class ScriptedEngine:
     ) -> Resumed:
         self._fail()
         self.resumed.append((session, received_through))
+        self.told.append(told_committed)
         return Resumed(self.info, self.unread)
 
     async def leave(self, session: SessionId, stream: str) -> None:

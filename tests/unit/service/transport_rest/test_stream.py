@@ -136,14 +136,14 @@ async def test_answers_not_taken_come_first_and_the_next_frame_is_named(port: in
     engine.info = replace(engine.info, next_frame=4)
     unread = Answer(2, b"mask 2", MaskFormat.PNG, 4, 6, (), 0.0)
     engine.unread = (unread, Failure(3, "INVALID_IMAGE", "not a JPEG", {}))
-    async with connect(url(port, "?received_through=1")) as socket:
+    async with connect(url(port, "?received_through=1&committed_frame=2")) as socket:
         assert json.loads(await socket.recv(decode=True))["session"]["next_frame"] == 4
         assert (await answer(socket))[1] == b"mask 2"
         problem, _ = await answer(socket)
         assert (problem["reason"], problem["frame_index"]) == ("INVALID_IMAGE", 3)
         await socket.send(b"4")
         assert (await answer(socket))[1] == b"mask 4"
-    assert engine.resumed == [(SESSION, 1)] and engine.calls[-1].received_through in (1, 2, 3)
+    assert engine.resumed == [(SESSION, 1)] and engine.told[0] == 2 and engine.calls[-1].received_through in (1, 2, 3)
 
 
 async def test_masks_are_kept_until_the_caller_says_that_it_has_them(port: int, engine: ScriptedEngine) -> None:
