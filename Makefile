@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint serve proto report clean
+.PHONY: demo test chaos lint serve proto report clean
 
 .venv/serve: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -21,6 +21,10 @@ demo: .venv/serve
 ## test: everything that CI runs
 test: .venv/dev lint
 	$(BIN)/python -m pytest
+
+## chaos: the promises under attack, minutes long: servers and clients killed, broken input, a live camera too fast
+chaos: .venv/dev
+	$(BIN)/python -m tests.chaos
 
 lint: .venv/dev
 	$(BIN)/ruff check .

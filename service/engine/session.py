@@ -20,7 +20,7 @@ from service.core.types import (
     Snapshot,
 )
 from service.engine.objects import Change, Followed
-from service.engine.turns import Entry, Outcome, Turn, dropped
+from service.engine.turns import Entry, Outcome, Turn, overtaken
 
 
 class Session:
@@ -111,7 +111,8 @@ class Session:
             )
         entry = self.outbox.get(index)
         if entry is None and index < self.next_frame:
-            return Entry(index, dropped(index))  # skipped by the caller
+            skipped = overtaken(index)  # by the caller itself
+            return Entry(index, Failure(index, skipped.reason, skipped.message, {}))
         if entry is None and len(self.outbox) >= window:
             raise Overloaded(
                 f"{len(self.outbox)} frames of this session are under way or not acknowledged, the most that "

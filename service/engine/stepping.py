@@ -28,7 +28,7 @@ from service.engine.limits import EngineLimits
 from service.engine.objects import Change, Followed
 from service.engine.pixels import make_answer, read_frame, read_opening
 from service.engine.table import Resident
-from service.engine.turns import Entry, Outcome, Turn, dropped
+from service.engine.turns import Entry, Outcome, Turn, overtaken
 
 _Result = TypeVar("_Result")
 
@@ -72,8 +72,8 @@ class Stepper:
 
     async def _answer(self, resident: Resident, entry: Entry, image: EncodedImage, before: Turn, turn: Turn) -> Outcome:
         session, accepted_at = resident.session, time.perf_counter()
-        read = await self._read(resident, image)
-        if not isinstance(read, InvalidInput):
+        read = await self._read(resident, entry, image)
+        if not isinstance(read, S2sppError):
             session.newest_ready = max(session.newest_ready, entry.index)
         followed = await before.stepped
         if followed is None:
@@ -81,13 +81,11 @@ class Stepper:
         if resident.commits.gone is not None:
             raise resident.commits.gone
         outcome: Outcome
-        if isinstance(read, InvalidInput):
+        if session.realtime and entry.index < session.newest_ready:
+            read = overtaken(entry.index)
+        if isinstance(read, S2sppError):
             stages = None
             outcome = Failure(entry.index, read.reason, read.message, read.metadata)
-            turn.stepped.set_result(followed)
-        elif session.realtime and entry.index < session.newest_ready:
-            stages = None
-            outcome = dropped(entry.index)
             turn.stepped.set_result(followed)
         else:
             frame, decode = read
@@ -204,11 +202,20 @@ class Stepper:
         # The order of the tensors is that of the manifest, as in what the session has.
         return Followed(opening.object_ids, {spec.name: state[spec.name] for spec in self._info.states})
 
-    async def _read(self, resident: Resident, image: EncodedImage) -> tuple[ImageU8, Period] | InvalidInput:
+    async def _read(
+        self, resident: Resident, entry: Entry, image: EncodedImage
+    ) -> tuple[ImageU8, Period] | InvalidInput | FrameDropped:
         session = resident.session
+
+        def read() -> ImageU8:
+            # Where decoding itself falls behind, only the newest that waits for it is worth it.
+            if session.realtime and entry.index < session.next_frame - 1:
+                raise overtaken(entry.index)
+            return read_frame(image, self._limits.images, session.frame_size, session.size)
+
         try:
-            return await self._timed(lambda: read_frame(image, self._limits.images, session.frame_size, session.size))
-        except InvalidInput as error:
+            return await self._timed(read)
+        except (InvalidInput, FrameDropped) as error:
             return error
 
     async def _timed(self, work: Callable[[], _Result]) -> tuple[_Result, Period]:

@@ -52,7 +52,6 @@ class Entry:
     changes_before: list[Change] = field(default_factory=list, repr=False)
 
 
-def dropped(frame_index: int) -> Failure:
-    """The outcome of a realtime frame that a newer one has overtaken."""
-    text = f"frame {frame_index} was dropped: a newer one had come before its turn"
-    return Failure(frame_index, FrameDropped.reason, text, {})
+def overtaken(frame_index: int) -> FrameDropped:
+    """What is said of a realtime frame that is not stepped any more."""
+    return FrameDropped(f"frame {frame_index} was dropped: a newer one had come before its turn")

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.chaos import clients, kills
+from tests.chaos import clients, kills, realtime
 from tests.chaos.material import FRAMES, Story, story
 from tests.chaos.server import KILL_POINTS, PROMISES
 
@@ -26,7 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", action="append", help="kill points, kills, clients or fuzz; again for more")
+    parser.add_argument("--only", action="append", help="kill points, kills, clients, realtime or fuzz; again for more")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--without", choices=PROMISES)
     parser.add_argument("--bundle", help="model bundle; default: the shipped one that suits this machine")
@@ -76,10 +76,16 @@ def _checks(folder: Path, tale: Story, chosen: argparse.Namespace) -> list[tuple
             compare([])
         return "" if digests == [digest for *_, digest in expected] else "masks differ from the uninterrupted run"
 
+    def at_twice_the_rate() -> str:
+        found = realtime.live(folder / "realtime", chosen.bundle, tale)
+        print(f"       {found}")
+        return found.problem
+
     return [
         *((f"kill points: {point}", lambda point=point: at(point)) for point in KILL_POINTS),  # type: ignore[misc]
         (f"kills: {KILLS_AT_RANDOM} at random", at_random),
         (f"clients: {CLIENT_KILLS} killed", client_killed),
+        ("realtime: at twice the rate", at_twice_the_rate),
     ]
 
 

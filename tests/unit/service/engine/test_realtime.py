@@ -78,8 +78,10 @@ async def test_indices_may_be_skipped_however_far(world: World) -> None:
 async def test_a_picture_that_cannot_be_read_overtakes_nothing(world: World) -> None:
     session = await world.open(options=LIVE)
     world.runtime.gate.clear()
-    posts = [asyncio.create_task(world.post(session, index, None, RELAXED, 0)) for index in (1, 2)]
-    await asyncio.sleep(0.02)
+    posts = []
+    for index in (1, 2):
+        posts.append(asyncio.create_task(world.post(session, index, None, RELAXED, 0)))
+        await asyncio.sleep(0.02)
     bad = asyncio.create_task(world.post(session, 3, EncodedImage(b"no picture"), RELAXED, 0))
     await asyncio.sleep(0.02)
     world.runtime.gate.set()
