@@ -12,8 +12,10 @@ from s2spp.overlay import PALETTE
 
 
 def save_labels(path: Path, labels: NDArray[np.uint8]) -> None:
-    """labels uint8 [H,W]: the pixel's value is the object's id."""
+    """labels uint8 [H,W]: the pixel's value is the object's id. A file that is there is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(labels)
     image.putpalette(PALETTE.tobytes())
-    image.save(path)
+    draft = path.with_suffix(".partial")
+    image.save(draft, "PNG")
+    draft.replace(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from s2spp.inprocess import InProcess
-    from service.client import Client
+    from service.client import TrackedFrame
 
 
 def segment(
@@ -31,17 +30,23 @@ def segment(
     ] = None,
     bundle: Annotated[str | None, typer.Option(help="Bundle folder, name or auto, if run in this process.")] = None,
     threads: Annotated[int, typer.Option(help="Threads of the model; 0: one per core.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run that was interrupted in OUT (with --server).")
+    ] = False,
     frames: Annotated[int | None, typer.Option(help="Stop after so many frames (a camera never ends).")] = None,
 ) -> None:
     """Follow the objects of the first frame's mask through a video.
 
-    Writes one indexed PNG per frame, the first included, at the video's own size.
+    Writes one indexed PNG per frame, the first included, at the video's own size. With --server, a run that was
+    interrupted can be taken up again: the session waits at the server until it has been idle for too long.
 
     Examples:
 
         s2spp segment video.mp4 --mask first.png -o masks --overlay out.mp4
 
         s2spp segment frames/ --mask first.png -o masks --server localhost:50051
+
+        s2spp segment frames/ --mask first.png -o masks --server localhost:50051 --resume
 
         s2spp segment camera:0 --mask first.png -o masks --frames 300
     """
@@ -51,10 +56,16 @@ def segment(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from s2spp.labels import save_labels
+    from s2spp.left_session import LeftSession
     from s2spp.overlay import overlay as draw
     from s2spp.video import VideoWriter, open_frames
     from service.client.images import labels_of
+    from service.core.errors import S2sppError
 
+    if resume and (server is None or overlay is not None):
+        raise ValueError("--resume goes with --server, whose session it takes up, and without --overlay")
+    left = LeftSession(out)
+    begun = left.read() if resume else None
     first_mask = mask.read_bytes()
     labels_of(first_mask)  # Says what is wrong with it before a model is loaded.
     opened = open_frames(source)
@@ -69,7 +80,20 @@ def segment(
 
     done, started = 0, time.perf_counter()
     with ExitStack() as stack:
-        tracker = _tracker(stack, server, bundle, threads)
+        results: Iterator[TrackedFrame]
+        if server is None:
+            from s2spp.inprocess import InProcess
+
+            results = stack.enter_context(InProcess(bundle, threads)).track(read(), first_mask)
+        else:
+            from service.client import Client
+
+            client = stack.enter_context(Client(server))
+            if begun is None:
+                results = client.track(read(), first_mask, keep_session=True)
+            else:
+                session, done = begun[0], begun[1] + 1
+                results = client.resume(session, read(), begun[1], keep_session=True)
         progress = stack.enter_context(
             Progress(
                 TextColumn("segmenting"),
@@ -80,27 +104,29 @@ def segment(
                 console=Console(stderr=True),
             )
         )
-        task = progress.add_task("frames", total=length, fps=0.0)
+        task = progress.add_task("frames", total=length, completed=done, fps=0.0)
         video: VideoWriter | None = None
-        for result in tracker.track(read(), first_mask):
-            save_labels(out / f"{result.frame_index:05d}.png", result.labels)
-            if overlay is not None:
-                frame = held.pop(result.frame_index)
-                if video is None:
-                    height, width = result.labels.shape
-                    video = stack.enter_context(VideoWriter(overlay, opened.fps or 25.0, (height, width)))
-                video.write(draw(frame, result.labels))
-            done += 1
-            progress.update(task, completed=done, fps=done / (time.perf_counter() - started))
+        here = 0
+        try:
+            for result in results:
+                save_labels(out / f"{result.frame_index:05d}.png", result.labels)
+                if result.session:
+                    left.write(result.session)
+                if overlay is not None:
+                    frame = held.pop(result.frame_index)
+                    if video is None:
+                        height, width = result.labels.shape
+                        video = stack.enter_context(VideoWriter(overlay, opened.fps or 25.0, (height, width)))
+                    video.write(draw(frame, result.labels))
+                done, here = done + 1, here + 1
+                progress.update(task, completed=done, fps=here / (time.perf_counter() - started))
+        except BaseException:
+            if server is not None and left.exists:
+                Console(stderr=True).print(f"interrupted after {done} masks; the same command with --resume goes on")
+            raise
         progress.update(task, total=done)
+        if server is not None:
+            with suppress(S2sppError):  # it expires by itself
+                client.delete_session(left.read()[0])
+            left.clear()
     Console().print(f"{done} masks in {out}" + (f", overlay in {overlay}" if overlay else ""))
-
-
-def _tracker(stack: ExitStack, server: str | None, bundle: str | None, threads: int) -> Client | InProcess:
-    if server is not None:
-        from service.client import Client
-
-        return stack.enter_context(Client(server))
-    from s2spp.inprocess import InProcess
-
-    return stack.enter_context(InProcess(bundle, threads))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -77,11 +79,43 @@ def test_segment_in_process_and_over_a_server_write_the_same_masks(
     assert sum(1 for _ in open_frames(video)) == 6
 
 
+def test_an_interrupted_run_over_a_server_goes_on(tmp_path: Path, server: EmbeddedServer, clip: Clip) -> None:
+    folder, mask = tmp_path / "frames", tmp_path / "first.png"
+    folder.mkdir()
+    for index, data in enumerate(clip.jpegs):
+        (folder / f"{index:05d}.jpg").write_bytes(data)
+    mask.write_bytes(clip.mask_png)
+    here, there = tmp_path / "here", tmp_path / "there"
+    command = ("segment", str(folder), "--mask", str(mask), "--server", server.grpc)
+    assert _run(*command, "-o", str(here)).returncode == 0
+    assert "no interrupted run" in _run(*command, "-o", str(here), "--resume").stderr
+    # By kill -9, and by Ctrl-C.
+    for number, blow in ((20, signal.SIGKILL), (60, signal.SIGINT)):
+        more = ("--resume",) if number == 60 else ()
+        run = subprocess.Popen(
+            [sys.executable, "-m", "s2spp.cli", *command, "-o", str(there), *more], stderr=subprocess.PIPE, text=True
+        )
+        while not (there / f"{number:05d}.png").exists():
+            assert run.poll() is None, run.stderr.read() if run.stderr else ""
+            time.sleep(0.002)
+        run.send_signal(blow)
+        _, said = run.communicate(timeout=60)
+        assert run.returncode != 0
+    assert "--resume goes on" in said and "Traceback" not in said
+    done = _run(*command, "-o", str(there), "--resume")
+    assert done.returncode == 0, done.stderr
+    names = sorted(path.name for path in here.iterdir())
+    assert names == sorted(path.name for path in there.iterdir()) and len(names) == len(clip.jpegs)
+    for name in names:
+        assert (here / name).read_bytes() == (there / name).read_bytes(), name
+
+
 def test_what_cannot_be_done_is_said_in_one_line(frames: Path, tmp_path: Path) -> None:
     cases = [
         ("segment", "nowhere.mp4", "--mask", str(tmp_path / "first.png"), "-o", str(tmp_path / "o")),
         ("segment", str(frames), "--mask", str(tmp_path / "none.png"), "-o", str(tmp_path / "o")),
         ("segment", str(frames), "--mask", str(frames / "00000.jpg"), "-o", str(tmp_path / "o")),
+        ("segment", str(frames), "--mask", str(tmp_path / "first.png"), "-o", str(tmp_path / "o"), "--resume"),
         ("evaluate", "--data", str(tmp_path), "--split", "val"),
         ("train", "--recipe", "nothing"),
         ("train", "--recipe", "smoke", "--data", str(tmp_path / "no-data"), "--out", str(tmp_path / "r")),
