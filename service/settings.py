@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     max_image_bytes: PositiveInt = Field(32 << 20, description="Largest frame or mask, in bytes as sent")
     max_pixels: PositiveInt = Field(1 << 25, description="Largest frame or mask, in pixels")
     max_sessions: PositiveInt = Field(64, description="Sessions at a time; more are told to come back later")
+    max_sessions_per_client: int = Field(
+        0, ge=0, description="Of them, those that one client (a network address) may have opened; 0: all"
+    )
     max_objects: int = Field(32, ge=1, le=255, description="Objects in one session")
     idle_timeout_s: PositiveFloat = Field(3600, description="Seconds after which an idle session expires")
     window: PositiveInt = Field(16, description="Frames of one stream that may be under way")

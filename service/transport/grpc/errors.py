@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from service.core.errors import (
     FrameAcknowledged,
     FrameGap,
+    IdempotencyKeyInUse,
     InvalidInput,
     ModelMismatch,
     Overloaded,
@@ -32,6 +33,7 @@ DOMAIN = "s2spp.dev"
 
 STATUS_CODES: Mapping[type[S2sppError], grpc.StatusCode] = {
     InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
+    IdempotencyKeyInUse: grpc.StatusCode.ABORTED,
     SessionUnknown: grpc.StatusCode.NOT_FOUND,
     SessionExpired: grpc.StatusCode.NOT_FOUND,
     FrameAcknowledged: grpc.StatusCode.ALREADY_EXISTS,
@@ -59,7 +61,7 @@ def status_of(error: Exception) -> status_pb2.Status:
         error = S2sppError("internal error; the server's log says more")
     status = status_pb2.Status(code=status_code(error).value[0], message=error.message)
     _add_detail(status, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
-    if isinstance(error, Overloaded):
+    if error.retry_after_s is not None:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromTimedelta(timedelta(seconds=error.retry_after_s))
         _add_detail(status, retry)

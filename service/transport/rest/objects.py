@@ -12,7 +12,7 @@ from service.core.types import DrawObjects, Durability, ObjectChange, RemoveObje
 from service.transport.rest.bodies import read_marked_frame
 from service.transport.rest.problems import document_problems
 from service.transport.rest.schemas import BINARY, SessionOut
-from service.transport.rest.sessions import MAX_INDEX, RawHeight, RawWidth, SessionPath
+from service.transport.rest.sessions import FINDING, MAX_INDEX, RawHeight, RawWidth, SessionPath
 
 ObjectId = Annotated[int, Path(ge=1, le=255, description="The object's id, as in masks")]
 FrameSentLast = Annotated[
@@ -37,18 +37,13 @@ _FORM_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {"mul
 
 def object_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
     routes = APIRouter(prefix="/v1/sessions/{session}/objects", tags=["objects"])
-    problems = document_problems(
-        errors.InvalidInput,
+    order = (errors.InvalidOption, *FINDING, errors.FrameAcknowledged, errors.FrameGap)
+    drawing_problems = document_problems(
+        *order,
         errors.InvalidImage,
         errors.InvalidMask,
-        errors.InvalidOption,
         errors.InputTooLarge,
         errors.UnsupportedMedia,
-        errors.SessionUnknown,
-        errors.SessionExpired,
-        errors.FrameAcknowledged,
-        errors.FrameGap,
-        errors.Unavailable,
     )
 
     async def change(session: SessionId, frame_index: int | None, what: ObjectChange) -> SessionOut:
@@ -56,7 +51,9 @@ def object_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
         info = await engine.change(session, last, what, durability=Durability.STRICT)
         return SessionOut.model_validate(info)
 
-    @routes.post("", summary="Add objects, or draw known ones anew", responses=problems, openapi_extra=_FORM_BODY)
+    @routes.post(
+        "", summary="Add objects, or draw known ones anew", responses=drawing_problems, openapi_extra=_FORM_BODY
+    )
     async def draw_objects(
         request: Request,
         session: SessionPath,
@@ -70,7 +67,7 @@ def object_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
         form = await read_marked_frame(request, max_image_bytes, height, width, with_options=False)
         return await change(session, frame_index, DrawObjects(form.frame, form.mask))
 
-    @routes.put("/{object_id}/mask", summary="Correct one object", responses=problems, openapi_extra=_FORM_BODY)
+    @routes.put("/{object_id}/mask", summary="Correct one object", responses=drawing_problems, openapi_extra=_FORM_BODY)
     async def draw_object(
         request: Request,
         session: SessionPath,
@@ -83,7 +80,7 @@ def object_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
         form = await read_marked_frame(request, max_image_bytes, height, width, with_options=False)
         return await change(session, frame_index, DrawObjects(form.frame, form.mask, as_object=object_id))
 
-    @routes.delete("/{object_id}", summary="Follow one object no longer", responses=problems)
+    @routes.delete("/{object_id}", summary="Follow one object no longer", responses=document_problems(*order))
     async def remove_object(session: SessionPath, object_id: ObjectId, frame_index: FrameSentLast = None) -> SessionOut:
         """The others go on. The last object stays: delete the session instead."""
         return await change(session, frame_index, RemoveObject(object_id))

@@ -17,7 +17,12 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from service.core import errors
 
 PROBLEM_JSON = "application/problem+json"
-_UNAVAILABLE_RETRY_S = 1
+
+
+RETRY_AFTER = {
+    "description": "Seconds after which the same request may well succeed; in the document, too: `retry_after_s`",
+    "schema": {"type": "integer", "minimum": 1},
+}
 
 
 class Row(NamedTuple):
@@ -34,6 +39,8 @@ ERRORS: Mapping[type[errors.S2sppError], Row] = {
     errors.InputTooLarge: Row(413, "Input too large", "the body is larger than 33554432 bytes"),
     errors.InvalidMask: Row(422, "Mask cannot be used", "the mask is empty: no pixel differs from 0"),
     errors.InvalidOption: Row(400, "Invalid option", "options: mask_format: should be 'png' or 'raw'"),
+    errors.IdempotencyKeyReused: Row(422, "Idempotency-Key used before", "this key came before with another frame"),
+    errors.IdempotencyKeyInUse: Row(409, "Idempotency-Key in use", "the first request with this key is under way"),
     errors.SessionUnknown: Row(404, "Unknown session", "no such session; it may have been deleted"),
     errors.SessionExpired: Row(410, "Session expired", "the session was idle for too long; open a new one"),
     errors.FrameAcknowledged: Row(409, "Frame answered before", "frame 4 was answered and acknowledged"),
@@ -67,15 +74,13 @@ def row_of(kind: type[errors.S2sppError]) -> Row:
 def problem(error: errors.S2sppError) -> dict[str, Any]:
     """The problem document of an error, as JSON-ready members."""
     row = row_of(type(error))
-    return {**error.metadata, **_document(error.reason, row.status, row.title, error.message)}
+    again = {} if error.retry_after_s is None else {"retry_after_s": f"{error.retry_after_s:g}"}
+    return {**error.metadata, **again, **_document(error.reason, row.status, row.title, error.message)}
 
 
 def problem_response(error: errors.S2sppError) -> Response:
-    headers = {}
-    if isinstance(error, errors.Overloaded):
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    elif isinstance(error, errors.Unavailable):
-        headers["Retry-After"] = str(_UNAVAILABLE_RETRY_S)
+    seconds = error.retry_after_s
+    headers = {} if seconds is None else {"Retry-After": str(max(1, math.ceil(seconds)))}
     return _render(problem(error), headers)
 
 
@@ -96,6 +101,8 @@ def document_problems(*kinds: type[errors.S2sppError]) -> dict[int | str, dict[s
             entry["description"] += f"; {row.title}"
         example = _document(kind.reason, row.status, row.title, row.example)
         entry["content"][PROBLEM_JSON]["examples"][kind.reason] = {"value": example}
+        if issubclass(kind, (errors.Overloaded, errors.Unavailable, errors.IdempotencyKeyInUse)):
+            entry["headers"] = {"Retry-After": RETRY_AFTER}
     return found
 
 

@@ -118,6 +118,17 @@ def mask_headers(delivered: Delivered) -> dict[str, str]:
     }
 
 
+OPENED_RESPONSE: dict[str, Any] = {
+    "description": "The session is open, and stored",
+    "headers": {
+        "Location": {"description": "The session's path", "schema": {"type": "string"}},
+        "Idempotent-Replayed": {
+            "description": "The session was opened before, by a request with the same Idempotency-Key; this is "
+            "what was told then",
+            "schema": {"type": "string", "enum": ["true"]},
+        },
+    },
+}
 _HEADERS = (
     ("S2spp-Frame-Index", "integer", "The frame that this mask belongs to"),
     ("S2spp-Committed-Frame", "integer", "The last frame that survives a crash of the server"),

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, WebSocket
 from fastapi.websockets import WebSocketDisconnect
+from starlette.types import Message
 
 from service.core.errors import FrameAcknowledged, InvalidInput, InvalidOption, S2sppError
 from service.core.ports import Delivered, Engine
@@ -65,30 +66,36 @@ class _FrameStream:
         self._next_index = first_index
         self._sent_through = first_index - 1
         self._numbering_lost = False
-        self._pending: asyncio.Queue[tuple[int, asyncio.Task[Delivered]] | None] = asyncio.Queue(window)
+        self._pending: asyncio.Queue[tuple[int, asyncio.Task[Delivered]] | None] = asyncio.Queue()
+        self._slots = asyncio.Semaphore(window)
 
     async def run(self) -> None:
         """Until the caller closes. Frames read by then are finished: the session is ready to be resumed."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._answer())
             await self._read()
-            await self._pending.put(None)
+            self._pending.put_nowait(None)
 
     async def _read(self) -> None:
-        while (message := await self._socket.receive())["type"] != "websocket.disconnect":
+        while (message := await self._next_message())["type"] != "websocket.disconnect":
             data = message.get("bytes")
             if data is None:
-                await self._enqueue(self._next_index, _refuse_text())
+                self._enqueue(self._next_index, _refuse_text())
                 continue
             if self._numbering_lost:
                 await self._pending.join()
                 await self._renumber()
             index, self._next_index = self._next_index, self._next_index + 1
-            await self._enqueue(index, self._segment(index, data))
+            self._enqueue(index, self._segment(index, data))
 
-    async def _enqueue(self, index: int, work: Coroutine[Any, Any, Delivered]) -> None:
+    async def _next_message(self) -> Message:
+        """Once there is room for it in the window."""
+        await self._slots.acquire()
+        return await self._socket.receive()
+
+    def _enqueue(self, index: int, work: Coroutine[Any, Any, Delivered]) -> None:
         # The task starts now, in the order of the frames; only its answer waits in the queue.
-        await self._pending.put((index, asyncio.create_task(work)))
+        self._pending.put_nowait((index, asyncio.create_task(work)))
 
     def _segment(self, index: int, data: bytes) -> Coroutine[Any, Any, Delivered]:
         height, width = self._raw_size
@@ -115,6 +122,7 @@ class _FrameStream:
             except (WebSocketDisconnect, RuntimeError):
                 here = False  # gone: the frames that it sent are finished all the same
             self._pending.task_done()
+            self._slots.release()
 
     async def _outcome(self, index: int, work: asyncio.Task[Delivered]) -> tuple[str, bytes]:
         """What is said of frame `index`, and its mask (empty with a problem)."""

@@ -25,6 +25,8 @@ CODES = {
     errors.InputTooLarge: "INVALID_ARGUMENT",
     errors.InvalidMask: "INVALID_ARGUMENT",
     errors.InvalidOption: "INVALID_ARGUMENT",
+    errors.IdempotencyKeyReused: "INVALID_ARGUMENT",
+    errors.IdempotencyKeyInUse: "ABORTED",
     errors.SessionUnknown: "NOT_FOUND",
     errors.SessionExpired: "NOT_FOUND",
     errors.FrameAcknowledged: "ALREADY_EXISTS",
