@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 
@@ -11,7 +11,7 @@ from service.core.ports import Engine
 from service.core.types import DrawObjects, Durability, ObjectChange, RemoveObject, SessionId
 from service.transport.rest.bodies import read_marked_frame
 from service.transport.rest.problems import document_problems
-from service.transport.rest.schemas import BINARY, SessionOut
+from service.transport.rest.schemas import BINARY, SessionOut, form_body
 from service.transport.rest.sessions import FINDING, MAX_INDEX, RawHeight, RawWidth, SessionPath
 
 ObjectId = Annotated[int, Path(ge=1, le=255, description="The object's id, as in masks")]
@@ -26,13 +26,14 @@ FrameSentLast = Annotated[
 ]
 _FORM = {
     "type": "object",
+    "additionalProperties": False,
     "required": ["frame", "mask"],
     "properties": {
         "frame": {**BINARY, "description": "The frame sent last, once more"},
         "mask": {**BINARY, "description": "What is drawn on it, of its size"},
     },
 }
-_FORM_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}}
+_FORM_BODY = form_body(_FORM)
 
 
 def object_routes(engine: Engine, max_image_bytes: int) -> APIRouter:

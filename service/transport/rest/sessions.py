@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
 
 from service.core import errors
 from service.core.ports import Engine
-from service.core.types import Durability, SessionId, parse_session_id
+from service.core.types import SESSION_ID_PATTERN, Durability, SessionId, parse_session_id
 from service.transport.peer import client_name
 from service.transport.rest.bodies import RAW_RGB8, SNIFFED, frame_image, read_body, read_marked_frame
 from service.transport.rest.problems import document_problems
@@ -20,13 +20,18 @@ from service.transport.rest.schemas import (
     ModelsOut,
     OpenedOut,
     SessionOut,
+    form_body,
     mask_headers,
 )
 
 MAX_INDEX = 2**63 - 1  # an int64 everywhere
 
 
-SessionText = Annotated[str, Path(description="The id that opening the session returned")]
+SessionText = Annotated[
+    str,
+    # Documented, not validated: whatever else is there names no session, see below.
+    Path(description="The id that opening the session returned", json_schema_extra={"pattern": SESSION_ID_PATTERN}),
+]
 
 
 def session_id(session: SessionText) -> SessionId:
@@ -46,6 +51,7 @@ ReceivedThrough = Annotated[
 IdempotencyKey = Annotated[
     str | None,
     Header(
+        alias="Idempotency-Key",
         min_length=1,
         max_length=255,
         pattern="^[ -~]+$",
@@ -70,6 +76,7 @@ _FRAME_BODY = {
 }
 _OPEN_FORM = {
     "type": "object",
+    "additionalProperties": False,
     "required": ["frame", "mask"],
     "properties": {
         "frame": {**BINARY, "description": "Frame 0: JPEG, PNG, WebP; or raw RGB8, with height and width"},
@@ -106,7 +113,7 @@ def session_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
                 *FINDING,
             ),
         },
-        openapi_extra=_form_body(),
+        openapi_extra=form_body(_OPEN_FORM, options="application/json"),
     )
     async def open_session(
         request: Request,
@@ -187,8 +194,3 @@ def model_routes(engine: Engine) -> APIRouter:
         return ModelsOut.model_validate({"models": list(engine.models())})
 
     return routes
-
-
-def _form_body() -> dict[str, Any]:
-    form = {"schema": _OPEN_FORM, "encoding": {"options": {"contentType": "application/json"}}}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": form}}}
