@@ -39,7 +39,7 @@ class Faults:
         token = _asked.set(asked)
         try:
             yield
-        except (httpx.HTTPError, OSError, TimeoutError) as error:
+        except (httpx.HTTPError, grpc.RpcError, OSError, TimeoutError) as error:
             self._add(f"no answer: {error!r}")
         finally:
             _asked.reset(token)
