@@ -82,9 +82,11 @@ async def build_engine(
         store = MemorySessionStore(clock)
     limits = EngineLimits(
         max_sessions=settings.max_sessions,
+        max_client_sessions=settings.max_sessions_per_client,
         max_objects=settings.max_objects,
         images=ImageLimits(settings.max_image_bytes, settings.max_pixels),
         idle_timeout_s=settings.idle_timeout_s,
+        window=max(EngineLimits.window, settings.window),
     )
     queue = BatchingQueue(runtime, settings.max_batch)
     engine = LocalEngine(queue, store, runtime.info, limits, clock, observer)

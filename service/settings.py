@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     max_video_frames: PositiveInt = Field(100_000, description="Frames of one video")
     max_videos: PositiveInt = Field(2, description="Videos segmented at a time; more are told to come back later")
     max_sessions: PositiveInt = Field(64, description="Sessions at a time; more are told to come back later")
+    max_sessions_per_client: int = Field(
+        0, ge=0, description="Of them, those that one client (a network address) may have opened; 0: all"
+    )
     max_objects: int = Field(32, ge=1, le=255, description="Objects in one session")
     idle_timeout_s: PositiveFloat = Field(3600, description="Seconds after which an idle session expires")
     window: PositiveInt = Field(16, description="Frames of one stream that may be under way")

@@ -540,6 +540,11 @@ class CreateSessionRequest(_message.Message):
     FRAME_FIELD_NUMBER: _builtins.int
     MASK_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    idempotency_key: _builtins.str
+    """Any text of the caller's choice, such as a UUID. The same request with the same key opens one session, however
+    often it is sent within a day. Another request with it is INVALID_ARGUMENT (IDEMPOTENCY_KEY_REUSED).
+    """
     @_builtins.property
     def frame(self) -> Global___Image: ...
     @_builtins.property
@@ -552,12 +557,15 @@ class CreateSessionRequest(_message.Message):
         frame: Global___Image | None = ...,
         mask: Global___Image | None = ...,
         options: Global___SessionOptions | None = ...,
+        idempotency_key: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "mask", b"mask", "options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "frame", b"frame", "idempotency_key", b"idempotency_key", "mask", b"mask", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "mask", b"mask", "options", b"options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "frame", b"frame", "idempotency_key", b"idempotency_key", "mask", b"mask", "options", b"options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
+    _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__idempotency_key) -> _WhichOneofReturnType__idempotency_key | None: ...
 
 Global___CreateSessionRequest: _TypeAlias = CreateSessionRequest  # noqa: Y015
 
@@ -567,8 +575,11 @@ class CreateSessionResponse(_message.Message):
 
     SESSION_FIELD_NUMBER: _builtins.int
     STATE_BYTES_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
     state_bytes: _builtins.int
     """Bytes of recurrent state that the session keeps."""
+    replayed: _builtins.bool
+    """The session was opened before, by a request with the same key; the rest is as it was told then."""
     @_builtins.property
     def session(self) -> Global___Session: ...
     def __init__(
@@ -576,10 +587,11 @@ class CreateSessionResponse(_message.Message):
         *,
         session: Global___Session | None = ...,
         state_bytes: _builtins.int = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session", "state_bytes", b"state_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "session", b"session", "state_bytes", b"state_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,6 +7,8 @@ S2sppError
  |    +-- InputTooLarge      INPUT_TOO_LARGE       more bytes or pixels than the limits allow
  |    +-- InvalidMask        INVALID_MASK          empty, of another size than its frame, or too many objects
  |    +-- InvalidOption      INVALID_OPTION        an option or identifier that makes no sense
+ |    +-- IdempotencyKeyReused IDEMPOTENCY_KEY_REUSED  the key came before, with another request
+ +-- IdempotencyKeyInUse    IDEMPOTENCY_KEY_IN_USE    the first request with this key is under way
  +-- SessionUnknown          SESSION_UNKNOWN
  +-- SessionExpired          SESSION_EXPIRED
  +-- FrameAcknowledged       FRAME_ACKNOWLEDGED    answered, and its answer taken, before: safe to ignore
@@ -29,6 +31,8 @@ class S2sppError(Exception):
     """Base of every error a caller may see. `reason` is the stable machine-readable word of the public contract."""
 
     reason: ClassVar[str] = "INTERNAL"
+    retry_after_s: float | None = None
+    """When the same request may well succeed; None: not by waiting."""
 
     def __init__(self, message: str, **metadata: str | int | float) -> None:
         super().__init__(message)
@@ -58,6 +62,15 @@ class InvalidMask(InvalidInput):
 
 class InvalidOption(InvalidInput):
     reason = "INVALID_OPTION"
+
+
+class IdempotencyKeyReused(InvalidInput):
+    reason = "IDEMPOTENCY_KEY_REUSED"
+
+
+class IdempotencyKeyInUse(S2sppError):
+    reason = "IDEMPOTENCY_KEY_IN_USE"
+    retry_after_s = 1.0
 
 
 class SessionUnknown(S2sppError):
@@ -106,6 +119,7 @@ class Overloaded(S2sppError):
 
 class Unavailable(S2sppError):
     reason = "UNAVAILABLE"
+    retry_after_s = 1.0
 
 
 def _all_errors(root: type[S2sppError]) -> dict[str, type[S2sppError]]:

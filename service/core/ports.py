@@ -84,6 +84,15 @@ class SessionStore(Protocol):
         """Raises SessionUnknown or SessionExpired when there is nothing to delete."""
         ...
 
+    async def note(self, name: str, value: bytes, ttl_s: float, *, new: bool = False) -> bytes:
+        """Keeps `value` under `name`, beside the sessions; `new`: only where nothing is kept yet. Returns, once that is
+        durable, what is kept now. `name`: any text, in a space of its own."""
+        ...
+
+    async def recall(self, name: str) -> bytes | None:
+        """What `note` keeps under `name`, None where that is nothing (any more)."""
+        ...
+
     async def ping(self) -> None: ...
 
 
@@ -92,6 +101,8 @@ class Opened:
     info: SessionInfo
     state_bytes: int
     """Bytes of state that the session keeps, all objects together, constant ones included."""
+    replayed: bool = False
+    """It was opened before, by a request with the same idempotency key."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +126,25 @@ class Engine(Protocol):
     """The one core under every transport. Raises service.core.errors only."""
 
     async def open(
-        self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions, *, stream: str | None = None
+        self,
+        frame: EncodedImage,
+        mask: EncodedImage,
+        options: SessionOptions,
+        *,
+        client: str = "",
+        idempotency_key: str | None = None,
+        stream: str | None = None,
     ) -> Opened:
-        """Frame 0 and its mask. Returned once the first snapshot is stored. The session is `stream`'s, if one is
+        """Frame 0 and its mask. Returned once the first snapshot is stored. `client`: who asks, by address; "" is
+        nobody in particular, and has no limit of its own. `idempotency_key`: the same request with the same key opens
+        one session, however often it is sent within a day and whatever crashes meanwhile, and is told what it was told
+        first. IdempotencyKeyReused for another request, IdempotencyKeyInUse while the first is under way;
+        SessionUnknown or SessionExpired when the session is gone since. The session is `stream`'s, if one is
         named."""
+        ...
+
+    def refuse_if_full(self, client: str = "") -> None:
+        """Raises Overloaded when `client` could open no session now: to be asked before a large request is read."""
         ...
 
     async def segment(

@@ -23,7 +23,7 @@ State = Mapping[str, NDArray[np.generic]]
 """RecurrentState of N objects: every state tensor of the manifest by name, each [N, ...] in the manifest's type.
 Arrays are never written to after they were made, so a snapshot may hold on to them while the session goes on."""
 
-_SESSION_ID = re.compile(r"[A-Za-z0-9_-]{32}")
+SESSION_ID_PATTERN = "^[A-Za-z0-9_-]{32}$"
 
 
 def new_session_id() -> SessionId:
@@ -32,7 +32,7 @@ def new_session_id() -> SessionId:
 
 
 def parse_session_id(text: str) -> SessionId:
-    if not _SESSION_ID.fullmatch(text):
+    if not re.fullmatch(SESSION_ID_PATTERN, text):
         raise InvalidOption(f"not a session id: {text[:64]!r}; use the id that opening a session returned")
     return SessionId(text)
 

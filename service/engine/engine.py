@@ -36,11 +36,11 @@ from service.core.types import (
     SessionOptions,
     Snapshot,
     State,
-    new_session_id,
 )
 from service.engine.commit import Committer
 from service.engine.doors import Doors
 from service.engine.faults import told
+from service.engine.idempotency import Keyed, OpeningKeys
 from service.engine.limits import EngineLimits
 from service.engine.objects import digest_of
 from service.engine.observer import SilentObserver
@@ -79,18 +79,47 @@ class LocalEngine:
         self._stepper = Stepper(queue, self._threads, info, limits, self._observer)
         self._doors = Doors()
         self._owners = Owners()
+        self._keys = OpeningKeys(store)
         self._running: set[asyncio.Task[Any]] = set()
         self._sweeper: asyncio.Task[None] | None = None
         self._closed = False
 
     async def open(
-        self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions, *, stream: str | None = None
+        self,
+        frame: EncodedImage,
+        mask: EncodedImage,
+        options: SessionOptions,
+        *,
+        client: str = "",
+        idempotency_key: str | None = None,
+        stream: str | None = None,
     ) -> Opened:
         self._refuse_if_closed()
-        with self._table.permit():
-            opened = await self._own(self._open(frame, mask, options))
+        if idempotency_key is None:
+            with self._table.permit(client):
+                opened = await self._own(self._open(frame, mask, options, client))
+        else:
+            opened = await self._open_once(frame, mask, options, client, idempotency_key)
         self._owners.give(opened.info.session, stream)
         return opened
+
+    async def _open_once(
+        self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions, client: str, idempotency_key: str
+    ) -> Opened:
+        with self._keys.hold(idempotency_key):
+            loop = asyncio.get_running_loop()
+            keyed = await loop.run_in_executor(self._threads, Keyed.of, idempotency_key, frame, mask, options)
+            replay = await self._keys.told(keyed)
+            if replay is not None:
+                (await self._find(replay.info.session)).session.last_used = self._clock()
+                return replay
+            with self._table.permit(client):
+                return await self._own(self._open(frame, mask, options, client, keyed))
+
+    def refuse_if_full(self, client: str = "") -> None:
+        self._refuse_if_closed()
+        with self._table.permit(client):
+            pass
 
     async def segment(
         self,
@@ -237,13 +266,20 @@ class LocalEngine:
         await commits.quiet()
         self._table.drop(session.id)
 
-    async def _open(self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions) -> Opened:
+    async def _open(
+        self,
+        frame: EncodedImage,
+        mask: EncodedImage,
+        options: SessionOptions,
+        client: str,
+        keyed: Keyed | None = None,
+    ) -> Opened:
         loop = asyncio.get_running_loop()
         try:
             opening = await loop.run_in_executor(self._threads, read_opening, frame, mask, self._info, self._limits)
             state = await self._queue.initialise(opening.frame, opening.masks)
             snapshot = Snapshot(
-                session=new_session_id(),
+                session=await self._keys.session(keyed),
                 model_digest=self._info.digest,
                 options=options,
                 height=opening.height,
@@ -258,9 +294,11 @@ class LocalEngine:
             await self._store.save(snapshot, self._limits.idle_timeout_s, constant=True)
         except Exception as error:
             raise told(error, "opening a session") from error
-        resident = self._take_in(snapshot)
+        resident = self._take_in(snapshot, client)
+        opened = Opened(self._describe(resident), sum(array.nbytes for array in state.values()))
+        await self._keys.tell(keyed, opened)
         self._observer.session_opened()
-        return Opened(self._describe(resident), sum(array.nbytes for array in state.values()))
+        return opened
 
     def _accept(self, resident: Resident, frame_index: int, frame: EncodedImage, durability: Durability) -> Entry:
         session, commits = resident.session, resident.commits
@@ -340,11 +378,12 @@ class LocalEngine:
         self._table.drop(session)
         self._observer.session_deleted()
 
-    def _take_in(self, snapshot: Snapshot) -> Resident:
+    def _take_in(self, snapshot: Snapshot, client: str = "") -> Resident:
         size = model_size(snapshot.height, snapshot.width, self._info.pixel_budget, self._info.multiple)
         session = Session(snapshot, size, self._clock())
         idle_s = self._limits.idle_timeout_s
-        resident = Resident(session, Committer(session, self._store, self._clock, idle_s, self._observer))
+        commits = Committer(session, self._store, self._clock, idle_s, self._observer)
+        resident = Resident(session, commits, client)
         self._table.add(resident)
         if self._sweeper is None or self._sweeper.done():
             # In a context of its own: what it commits is no part of the call that happened to open the first session.

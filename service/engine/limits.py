@@ -13,6 +13,8 @@ class EngineLimits:
     were not acknowledged yet. `threads`: for decoding and encoding."""
 
     max_sessions: int = 64
+    max_client_sessions: int = 0
+    """Of `max_sessions`, what one client may have opened; 0: all of them."""
     max_objects: int = 32
     images: ImageLimits = field(default_factory=ImageLimits)
     idle_timeout_s: float = 3600.0
@@ -35,3 +37,5 @@ class EngineLimits:
             raise ValueError(f"max_objects is 1 to 255, not {self.max_objects}: object ids are bytes")
         if min(self.max_sessions, self.window, self.threads, self.commit_every, self.max_uncommitted) < 1:
             raise ValueError(f"every limit is at least 1: {self}")
+        if self.max_client_sessions < 0:
+            raise ValueError(f"max_client_sessions is a number of sessions, or 0 for no limit: {self}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,17 +21,19 @@ class Resident:
 
     session: Session
     commits: Committer
+    client: str = ""
+    """Who opened it, in this process's life; "" when that is not known."""
 
 
 class SessionTable:
-    """At most `max_sessions` sessions, permits included."""
+    """At most `max_sessions` sessions, permits included, and of one client at most `max_client_sessions`."""
 
     def __init__(self, limits: EngineLimits, clock: Clock, observer: EngineObserver) -> None:
         self._limits = limits
         self._clock = clock
         self._observer = observer
         self._residents: dict[SessionId, Resident] = {}
-        self._permits = 0
+        self._permits: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._residents)
@@ -59,26 +62,28 @@ class SessionTable:
         return self._limits.idle_timeout_s if resident.session.busy else max(0.0, left)
 
     @contextmanager
-    def permit(self) -> Iterator[None]:
-        """Room for one more session while this lasts. Raises Overloaded."""
-        while len(self) + self._permits >= self._limits.max_sessions:
-            self._evict_one()
-        self._permits += 1
+    def permit(self, client: str = "") -> Iterator[None]:
+        """Room for one more session, of `client` where that is named, while this lasts. Raises Overloaded."""
+        limits = self._limits
+        if client and limits.max_client_sessions:
+            while sum(each.client == client for each in self) + self._permits[client] >= limits.max_client_sessions:
+                self._evict_one(f"one client may have {limits.max_client_sessions} sessions here, and has them", client)
+        while len(self) + self._permits.total() >= limits.max_sessions:
+            self._evict_one(f"{limits.max_sessions} sessions are served now, which is all this server takes")
+        self._permits[client] += 1
         try:
             yield
         finally:
-            self._permits -= 1
+            self._permits[client] -= 1
+            self._permits += Counter()  # forgets those that have none
 
-    def _evict_one(self) -> None:
+    def _evict_one(self, full: str, client: str | None = None) -> None:
         """The least recently used of those that are stored and idle: its next frame brings it back."""
         now, pause = self._clock(), self._limits.evict_idle_s
-        idle = sorted((r.session for r in self if not r.session.busy), key=lambda session: session.last_used)
+        residents = [each for each in self if not each.session.busy and client in (None, each.client)]
+        idle = sorted((each.session for each in residents), key=lambda session: session.last_used)
         for session in idle:
             if session.committed and now - session.last_used >= pause:
                 return self.drop(session.id)
         wait_s = max(0.1, idle[0].last_used + pause - now) if idle else 1.0
-        raise Overloaded(
-            f"{self._limits.max_sessions} sessions are served now, which is all this server takes; "
-            "try again shortly, or delete one",
-            retry_after_s=wait_s,
-        )
+        raise Overloaded(f"{full}; try again shortly, or delete one", retry_after_s=wait_s)

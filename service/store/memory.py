@@ -25,6 +25,7 @@ class MemorySessionStore:
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._sessions: dict[SessionId, _Kept] = {}
+        self._notes: dict[str, tuple[bytes, float]] = {}
 
     async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> None:
         if existing or not constant:
@@ -42,6 +43,18 @@ class MemorySessionStore:
     async def delete(self, session: SessionId) -> None:
         self._get(session)
         del self._sessions[session]
+
+    async def note(self, name: str, value: bytes, ttl_s: float, *, new: bool = False) -> bytes:
+        kept = await self.recall(name)
+        if new and kept is not None:
+            return kept
+        self._notes[name] = value, self._clock() + ttl_s
+        return value
+
+    async def recall(self, name: str) -> bytes | None:
+        now = self._clock()
+        self._notes = {each: note for each, note in self._notes.items() if note[1] > now}
+        return self._notes[name][0] if name in self._notes else None
 
     async def ping(self) -> None:
         """Always there."""

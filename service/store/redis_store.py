@@ -2,13 +2,15 @@
 
     s2spp:{<session>}:snapshot    the snapshot's fields; expires with the session
     s2spp:{<session>}:seen        its last save; stays a day longer: tells "expired" from "never was"
+    s2spp:note:<hash of a name>   a note; expires by itself
 
-The braces put both into one slot of a Redis Cluster. A save is one Lua call: all of it happens, or nothing.
+The braces put a session's two into one slot of a Redis Cluster. A save is one Lua call: all of it happens, or nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import secrets
 from collections.abc import Awaitable, Callable
@@ -71,6 +73,14 @@ end
 return redis.call('EXISTS', KEYS[2]) == 1 and 'expired' or 'unknown'
 """
 
+# One call, so that of several callers who note something new one is first. (SET NX GET takes Redis 7.)
+_NOTE = """
+local kept = ARGV[3] == '1' and redis.call('GET', KEYS[1])
+if kept then return kept end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return ARGV[1]
+"""
+
 
 def connect(url: str) -> Redis:
     """A client for `redis://`, `rediss://` or `unix://`, all its waits bounded. Connects when first used."""
@@ -92,6 +102,7 @@ class RedisSessionStore:
         self._redis = redis
         self._save = redis.register_script(_SAVE)
         self._delete = redis.register_script(_DELETE)
+        self._note = redis.register_script(_NOTE)
         self._writer = secrets.token_hex(8)
         self._numbers = itertools.count(1)
 
@@ -149,6 +160,16 @@ class RedisSessionStore:
         if reply != b"deleted":
             raise absent(session, expired=reply == b"expired")
 
+    async def note(self, name: str, value: bytes, ttl_s: float, *, new: bool = False) -> bytes:
+        arguments: list[bytes | int] = [value, _lifetimes_ms(ttl_s)[0], int(new)]
+        kept: bytes = await self._ask(lambda: self._note(keys=[_note_key(name)], args=arguments))
+        return kept
+
+    async def recall(self, name: str) -> bytes | None:
+        kept = await self._ask(lambda: self._redis.get(_note_key(name)))
+        assert not isinstance(kept, str), "the client decodes nothing"
+        return kept
+
     async def ping(self) -> None:
         await self._ask(self._redis.ping)
 
@@ -185,6 +206,11 @@ class RedisSessionStore:
 
 def _keys(session: SessionId) -> list[str]:
     return [f"s2spp:{{{session}}}:snapshot", f"s2spp:{{{session}}}:seen"]
+
+
+def _note_key(name: str) -> str:
+    """Names are the callers', of any length and any characters: a brace of theirs must not choose the slot."""
+    return f"s2spp:note:{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def _lifetimes_ms(ttl_s: float) -> tuple[int, int]:

@@ -53,6 +53,12 @@ class MeasuredStore:
     async def delete(self, session: SessionId) -> None:
         await self._timed("delete", self._store.delete(session))
 
+    async def note(self, name: str, value: bytes, ttl_s: float, *, new: bool = False) -> bytes:
+        return await self._timed("note", self._store.note(name, value, ttl_s, new=new))
+
+    async def recall(self, name: str) -> bytes | None:
+        return await self._timed("recall", self._store.recall(name))
+
     async def ping(self) -> None:
         await self._timed("ping", self._store.ping())
 

@@ -128,6 +128,26 @@ async def test_a_deleted_session_is_unknown(world: World) -> None:
     assert_same(await world.store.load(neighbour.session), neighbour)
 
 
+async def test_a_note_is_kept_until_it_is_replaced_or_expires(world: World) -> None:
+    name = "any {text}, * and é"
+    assert await world.store.recall(name) is None
+    assert await world.store.note(name, b"\x00first", 60) == b"\x00first"
+    assert await world.store.note(name, b"second", 0.2) == b"second"
+    assert await world.store.recall(name) == b"second"
+    assert await world.store.recall(name + ".") is None
+    await world.pass_seconds(0.3)
+    assert await world.store.recall(name) is None
+
+
+async def test_of_many_who_note_something_new_one_is_first(world: World) -> None:
+    values = [b"%d" % number for number in range(20)]
+    kept = await asyncio.gather(*(world.store.note("name", value, 60, new=True) for value in values))
+    assert len(set(kept)) == 1 and kept[0] in values
+    assert await world.store.recall("name") == kept[0]
+    assert await world.store.note("name", b"replaced", 60) == b"replaced"
+    assert await world.store.note("name", b"too late", 60, new=True) == b"replaced"
+
+
 async def test_every_call_says_so_when_the_store_is_away(world: World) -> None:
     snapshot = make_snapshot()
     await world.store.save(snapshot, 60, constant=True)
@@ -138,6 +158,8 @@ async def test_every_call_says_so_when_the_store_is_away(world: World) -> None:
         world.store.load(snapshot.session),
         world.store.touch(snapshot.session, 60),
         world.store.delete(snapshot.session),
+        world.store.note("a name", b"1", 60),
+        world.store.recall("a name"),
         world.store.ping(),
     ):
         with pytest.raises(Unavailable, match="try again"):

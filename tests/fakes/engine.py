@@ -72,6 +72,8 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.sessions: dict[SessionId, FakeSession] = {}
+        self.clients: list[str] = []
+        self.keys: dict[str, SessionId] = {}
         self.calls: list[Call] = []
         self.streams: list[str | None] = []
         self.opened: list[tuple[EncodedImage, EncodedImage, SessionOptions]] = []
@@ -94,7 +96,14 @@ class FakeEngine:
             self._held[frame_index].set()
 
     async def open(
-        self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions, *, stream: str | None = None
+        self,
+        frame: EncodedImage,
+        mask: EncodedImage,
+        options: SessionOptions,
+        *,
+        client: str = "",
+        idempotency_key: str | None = None,
+        stream: str | None = None,
     ) -> Opened:
         self._fail()
         height, width = image_size(frame)
@@ -103,9 +112,16 @@ class FakeEngine:
             raise InvalidMask("the mask is not of the frame's size")
         self.opened.append((frame, mask, options))
         self.streams.append(stream)
-        session = new_session_id()
-        self.sessions[session] = FakeSession(labels, options)
-        return Opened(await self.describe(session), state_bytes=1234)
+        self.clients.append(client)
+        replayed = idempotency_key in self.keys
+        session = self.keys[idempotency_key] if replayed and idempotency_key else new_session_id()
+        if idempotency_key is not None:
+            self.keys[idempotency_key] = session
+        self.sessions.setdefault(session, FakeSession(labels, options))
+        return Opened(await self.describe(session), state_bytes=1234, replayed=replayed)
+
+    def refuse_if_full(self, client: str = "") -> None:
+        self._fail()
 
     async def segment(
         self,

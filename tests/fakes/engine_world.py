@@ -53,13 +53,14 @@ def first_labels(height: int = 36, width: int = 64, objects: int = 2) -> LabelMa
 class Wire:
     """One engine's way to the store. `cut`: its process died, and nothing of it gets through any more. `open`
     cleared holds saves and loads, `deletes` deletions. `failing` makes saves and deletions fail, `failures`
-    that many saves."""
+    that many saves, `lost_notes` those notes, by their number."""
 
     def __init__(self, store: InMemorySessionStore) -> None:
         self._store = store
         self.cut = False
         self.failing = False
         self.failures = 0
+        self.lost_notes: set[int] = set()
         self.open, self.deletes = asyncio.Event(), asyncio.Event()
         self.open.set()
         self.deletes.set()
@@ -96,6 +97,16 @@ class Wire:
         if self.failing:
             raise Unavailable("the store is away")
         await self._store.delete(session)
+
+    async def note(self, name: str, value: bytes, ttl_s: float, *, new: bool = False) -> bytes:
+        self._count("note")
+        if self.calls["note"] in self.lost_notes:
+            raise Unavailable("the store is away")
+        return await self._store.note(name, value, ttl_s, new=new)
+
+    async def recall(self, name: str) -> bytes | None:
+        self._count("recall")
+        return await self._store.recall(name)
 
     async def ping(self) -> None:
         self._count("ping")

@@ -29,6 +29,10 @@ class InMemorySessionStore(MemorySessionStore):
         super().__init__(clock)
         self.away = False
 
+    @property
+    def session_ids(self) -> set[SessionId]:
+        return set(self._sessions)
+
     async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> None:
         self._reach()
         await super().save(snapshot, ttl_s, constant=constant, existing=existing)
@@ -44,6 +48,14 @@ class InMemorySessionStore(MemorySessionStore):
     async def delete(self, session: SessionId) -> None:
         self._reach()
         await super().delete(session)
+
+    async def note(self, name: str, value: bytes, ttl_s: float, *, new: bool = False) -> bytes:
+        self._reach()
+        return await super().note(name, value, ttl_s, new=new)
+
+    async def recall(self, name: str) -> bytes | None:
+        self._reach()
+        return await super().recall(name)
 
     async def ping(self) -> None:
         self._reach()

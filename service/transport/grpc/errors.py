@@ -14,6 +14,7 @@ from service.core.errors import (
     FrameAcknowledged,
     FrameDropped,
     FrameGap,
+    IdempotencyKeyInUse,
     InvalidInput,
     ModelMismatch,
     Overloaded,
@@ -33,6 +34,7 @@ DOMAIN = "s2spp.dev"
 
 STATUS_CODES: Mapping[type[S2sppError], grpc.StatusCode] = {
     InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
+    IdempotencyKeyInUse: grpc.StatusCode.ABORTED,
     SessionUnknown: grpc.StatusCode.NOT_FOUND,
     SessionExpired: grpc.StatusCode.NOT_FOUND,
     FrameAcknowledged: grpc.StatusCode.ALREADY_EXISTS,
@@ -61,7 +63,7 @@ def status_of(error: Exception) -> status_pb2.Status:
         error = S2sppError("internal error; the server's log says more")
     status = status_pb2.Status(code=status_code(error).value[0], message=error.message)
     _add_detail(status, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
-    if isinstance(error, Overloaded):
+    if error.retry_after_s is not None:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromTimedelta(timedelta(seconds=error.retry_after_s))
         _add_detail(status, retry)

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from s2spp.v1 import segmentation_pb2, segmentation_pb2_grpc
 from service.core.errors import Unavailable
 from service.core.ports import Engine
+from service.transport.grpc.malformed import RefuseMalformed
 from service.transport.grpc.servicer import SegmentationServicer
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ async def start_grpc(
         OSError: the address cannot be listened on.
     """
     server = grpc.aio.server(
-        interceptors=interceptors,
+        interceptors=[*interceptors, RefuseMalformed(SERVICE)],
         options=[
             *_CONNECTION_OPTIONS,
             ("grpc.max_receive_message_length", max_message_bytes),

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 from grpc_status import rpc_status
@@ -20,6 +21,7 @@ from service.core.types import Durability, ObjectChange, RemoveObject, SessionIn
 from service.transport.grpc import convert
 from service.transport.grpc.errors import status_of
 from service.transport.grpc.track import FrameLoop, replayed
+from service.transport.peer import client_name
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -33,6 +35,12 @@ async def _errors_as_status(context: Context) -> AsyncIterator[None]:
     except Exception as error:
         status = rpc_status.to_status(status_of(error))
         await context.abort(status.code, status.details, status.trailing_metadata)
+
+
+def _client(context: Context) -> str:
+    """gRPC says `ipv4:HOST:PORT`, `ipv6:%5BHOST%5D:PORT` or `unix:PATH`."""
+    family, _, rest = unquote(context.peer()).partition(":")
+    return client_name(rest.rpartition(":")[0].strip("[]") if family.startswith("ip") else rest)
 
 
 class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
@@ -49,7 +57,8 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
     ) -> None:
         async with _errors_as_status(context):
             stream = secrets.token_hex(8)
-            begun = await self._begin(await anext(request_iterator, pb.TrackRequest()), stream)
+            first = await anext(request_iterator, pb.TrackRequest())
+            begun = await self._begin(first, stream, _client(context))
             session = begun.info.session
             try:
                 await context.write(pb.TrackResponse(session=convert.session_message(begun.info)))
@@ -62,13 +71,14 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
             finally:
                 await self._engine.leave(session, stream)
 
-    async def _begin(self, first: pb.TrackRequest, stream: str) -> Resumed:
+    async def _begin(self, first: pb.TrackRequest, stream: str, client: str) -> Resumed:
         match first.WhichOneof("command"):
             case "open":
                 opened = await self._engine.open(
                     convert.image(first.open.frame),
                     convert.image(first.open.mask),
                     convert.options(first.open.options),
+                    client=client,
                     stream=stream,
                 )
                 about(opened.info.session)
@@ -83,11 +93,17 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
     async def CreateSession(self, request: pb.CreateSessionRequest, context: Context) -> pb.CreateSessionResponse:
         async with _errors_as_status(context):
             opened = await self._engine.open(
-                convert.image(request.frame), convert.image(request.mask), convert.options(request.options)
+                convert.image(request.frame),
+                convert.image(request.mask),
+                convert.options(request.options),
+                client=_client(context),
+                idempotency_key=request.idempotency_key if request.HasField("idempotency_key") else None,
             )
             about(opened.info.session)
             return pb.CreateSessionResponse(
-                session=convert.session_message(opened.info), state_bytes=opened.state_bytes
+                session=convert.session_message(opened.info),
+                state_bytes=opened.state_bytes,
+                replayed=opened.replayed,
             )
 
     async def SegmentFrame(self, request: pb.SegmentFrameRequest, context: Context) -> pb.SegmentFrameResponse:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
@@ -53,7 +54,7 @@ def create_app(
     videos: VideoBounds | None = None,
 ) -> FastAPI:
     """`metrics` renders the Prometheus text. `stream_window`: frames of a WebSocket under way at once."""
-    app = FastAPI(title="s2spp", version=version, description=_DESCRIPTION)
+    app = FastAPI(title="s2spp", version=version, description=_DESCRIPTION, generate_unique_id_function=_route_name)
     problems.install(app)
     app.include_router(session_routes(engine, max_image_bytes))
     app.include_router(object_routes(engine, max_image_bytes))
@@ -63,6 +64,11 @@ def create_app(
     app.include_router(operation_routes(engine, metrics))
     _complete_document(app)
     return app
+
+
+def _route_name(route: APIRoute) -> str:
+    """The operation's id, which links name."""
+    return route.name
 
 
 def _complete_document(app: FastAPI) -> None:

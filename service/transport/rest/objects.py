@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 
@@ -11,8 +11,8 @@ from service.core.ports import Engine
 from service.core.types import DrawObjects, Durability, ObjectChange, RemoveObject, SessionId
 from service.transport.rest.bodies import read_marked_frame
 from service.transport.rest.problems import document_problems
-from service.transport.rest.schemas import BINARY, SessionOut
-from service.transport.rest.sessions import MAX_INDEX, RawHeight, RawWidth, SessionPath
+from service.transport.rest.schemas import BINARY, SessionOut, form_body
+from service.transport.rest.sessions import FINDING, MAX_INDEX, RawHeight, RawWidth, SessionPath
 
 ObjectId = Annotated[int, Path(ge=1, le=255, description="The object's id, as in masks")]
 FrameSentLast = Annotated[
@@ -35,34 +35,25 @@ Ordinal = Annotated[
 ]
 _FORM = {
     "type": "object",
+    "additionalProperties": False,
     "required": ["frame", "mask"],
     "properties": {
         "frame": {**BINARY, "description": "The frame sent last, once more"},
         "mask": {**BINARY, "description": "What is drawn on it, of its size"},
     },
 }
-_FORM_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}}
+_FORM_BODY = form_body(_FORM)
 
 
 def object_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
     routes = APIRouter(prefix="/v1/sessions/{session}/objects", tags=["objects"])
-    problems = document_problems(
-        errors.InvalidInput,
+    order = (errors.InvalidOption, *FINDING, errors.FrameAcknowledged, errors.FrameGap)
+    drawing_problems = document_problems(
+        *order,
         errors.InvalidImage,
         errors.InvalidMask,
-        errors.InvalidOption,
         errors.InputTooLarge,
         errors.UnsupportedMedia,
-        errors.SessionUnknown,
-        errors.SessionExpired,
-        errors.FrameAcknowledged,
-        errors.FrameGap,
-        errors.OwnershipLost,
-        errors.SessionRolledBack,
-        errors.SnapshotDamaged,
-        errors.ModelMismatch,
-        errors.Overloaded,
-        errors.Unavailable,
     )
 
     async def change(
@@ -71,7 +62,9 @@ def object_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
         info = await engine.change(session, frame_index, what, durability=Durability.STRICT, ordinal=ordinal)
         return SessionOut.model_validate(info)
 
-    @routes.post("", summary="Add objects, or draw known ones anew", responses=problems, openapi_extra=_FORM_BODY)
+    @routes.post(
+        "", summary="Add objects, or draw known ones anew", responses=drawing_problems, openapi_extra=_FORM_BODY
+    )
     async def draw_objects(
         request: Request,
         session: SessionPath,
@@ -86,7 +79,7 @@ def object_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
         form = await read_marked_frame(request, max_image_bytes, height, width, with_options=False)
         return await change(session, frame_index, ordinal, DrawObjects(form.frame, form.mask))
 
-    @routes.put("/{object_id}/mask", summary="Correct one object", responses=problems, openapi_extra=_FORM_BODY)
+    @routes.put("/{object_id}/mask", summary="Correct one object", responses=drawing_problems, openapi_extra=_FORM_BODY)
     async def draw_object(
         request: Request,
         session: SessionPath,
@@ -100,7 +93,7 @@ def object_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
         form = await read_marked_frame(request, max_image_bytes, height, width, with_options=False)
         return await change(session, frame_index, ordinal, DrawObjects(form.frame, form.mask, as_object=object_id))
 
-    @routes.delete("/{object_id}", summary="Follow one object no longer", responses=problems)
+    @routes.delete("/{object_id}", summary="Follow one object no longer", responses=document_problems(*order))
     async def remove_object(
         session: SessionPath, object_id: ObjectId, frame_index: FrameSentLast = None, ordinal: Ordinal = None
     ) -> SessionOut:

@@ -13,11 +13,17 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.routing import compile_path
 
 from service.core import errors
 
 PROBLEM_JSON = "application/problem+json"
-_UNAVAILABLE_RETRY_S = 1
+
+
+RETRY_AFTER = {
+    "description": "Seconds after which the same request may well succeed; in the document, too: `retry_after_s`",
+    "schema": {"type": "integer", "minimum": 1},
+}
 
 
 class Row(NamedTuple):
@@ -34,6 +40,8 @@ ERRORS: Mapping[type[errors.S2sppError], Row] = {
     errors.InputTooLarge: Row(413, "Input too large", "the body is larger than 33554432 bytes"),
     errors.InvalidMask: Row(422, "Mask cannot be used", "the mask is empty: no pixel differs from 0"),
     errors.InvalidOption: Row(400, "Invalid option", "options: mask_format: should be 'png' or 'raw'"),
+    errors.IdempotencyKeyReused: Row(422, "Idempotency-Key used before", "this key came before with another frame"),
+    errors.IdempotencyKeyInUse: Row(409, "Idempotency-Key in use", "the first request with this key is under way"),
     errors.SessionUnknown: Row(404, "Unknown session", "no such session; it may have been deleted"),
     errors.SessionExpired: Row(410, "Session expired", "the session was idle for too long; open a new one"),
     errors.FrameAcknowledged: Row(409, "Frame answered before", "frame 4 was answered and acknowledged"),
@@ -68,15 +76,13 @@ def row_of(kind: type[errors.S2sppError]) -> Row:
 def problem(error: errors.S2sppError) -> dict[str, Any]:
     """The problem document of an error, as JSON-ready members."""
     row = row_of(type(error))
-    return {**error.metadata, **_document(error.reason, row.status, row.title, error.message)}
+    again = {} if error.retry_after_s is None else {"retry_after_s": f"{error.retry_after_s:g}"}
+    return {**error.metadata, **again, **_document(error.reason, row.status, row.title, error.message)}
 
 
 def problem_response(error: errors.S2sppError) -> Response:
-    headers = {}
-    if isinstance(error, errors.Overloaded):
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    elif isinstance(error, errors.Unavailable):
-        headers["Retry-After"] = str(_UNAVAILABLE_RETRY_S)
+    seconds = error.retry_after_s
+    headers = {} if seconds is None else {"Retry-After": str(max(1, math.ceil(seconds)))}
     return _render(problem(error), headers)
 
 
@@ -97,6 +103,8 @@ def document_problems(*kinds: type[errors.S2sppError]) -> dict[int | str, dict[s
             entry["description"] += f"; {row.title}"
         example = _document(kind.reason, row.status, row.title, row.example)
         entry["content"][PROBLEM_JSON]["examples"][kind.reason] = {"value": example}
+        if issubclass(kind, (errors.Overloaded, errors.Unavailable, errors.IdempotencyKeyInUse)):
+            entry["headers"] = {"Retry-After": RETRY_AFTER}
     return found
 
 
@@ -119,7 +127,10 @@ def install(app: FastAPI) -> None:
     async def http(request: Request, error: HTTPException) -> Response:
         status = HTTPStatus(error.status_code)
         detail = f"{request.method} {request.url.path}: {error.detail}"
-        return _render(_document(status.name, status, status.phrase, detail), dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(_methods(request)) or headers["Allow"]
+        return _render(_document(status.name, status, status.phrase, detail), headers)
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:
@@ -128,6 +139,13 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> Response:
         return problem_response(unexpected())
+
+
+def _methods(request: Request) -> list[str]:
+    """What may be asked of this path, as documented. (The exception names the methods of one route of several.)"""
+    paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
+    found = [methods for path, methods in paths.items() if compile_path(path)[0].match(request.url.path)]
+    return sorted({method.upper() for methods in found for method in methods})
 
 
 def _document(reason: str, status: int, title: str, detail: str) -> dict[str, Any]:

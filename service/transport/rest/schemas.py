@@ -18,6 +18,13 @@ MASK_MEDIA_TYPE = {
 }
 
 
+def form_body(schema: dict[str, Any], **types: str) -> dict[str, Any]:
+    """`openapi_extra` of a route that takes a frame and a mask in a form, and further parts of these `types`."""
+    types = {"frame": "image/jpeg, image/png, image/webp", "mask": "image/png", **types}
+    form = {"schema": schema, "encoding": {part: {"contentType": kind} for part, kind in types.items()}}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": form}}}
+
+
 class _Out(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
@@ -182,6 +189,32 @@ def mask_headers(delivered: Delivered) -> dict[str, str]:
     }
 
 
+_WITH_THE_SESSION = {
+    "segment_frame": {"session": "session", "index": "next_frame"},
+    "get_session": {"session": "session"},
+    "draw_objects": {"session": "session"},
+    "draw_object": {"session": "session", "object_id": "object_ids/0"},
+    "remove_object": {"session": "session", "object_id": "object_ids/0"},
+    "delete_session": {"session": "session"},
+}
+OPENED_RESPONSE: dict[str, Any] = {
+    "description": "The session is open, and stored",
+    "headers": {
+        "Location": {"description": "The session's path", "schema": {"type": "string"}},
+        "Idempotent-Replayed": {
+            "description": "The session was opened before, by a request with the same Idempotency-Key; this is "
+            "what was told then",
+            "schema": {"type": "string", "enum": ["true"]},
+        },
+    },
+    "links": {
+        operation: {
+            "operationId": operation,
+            "parameters": {name: f"$response.body#/{member}" for name, member in parameters.items()},
+        }
+        for operation, parameters in _WITH_THE_SESSION.items()
+    },
+}
 _HEADERS = (
     ("S2spp-Frame-Index", "integer", "The frame that this mask belongs to"),
     ("S2spp-Committed-Frame", "integer", "The last frame that survives a crash of the server"),
@@ -190,9 +223,22 @@ _HEADERS = (
     ("S2spp-Width", "integer", "Columns of the mask"),
     ("S2spp-Objects", "string", "JSON list, per object: object_id, area, box, confidence, visible"),
 )
+_RUN_LENGTHS_SCHEMA = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "required": ["object_id", "size", "counts"],
+        "properties": {
+            "object_id": {"type": "integer"},
+            "size": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
+            "counts": {"type": "string", "description": "COCO's compressed run lengths"},
+        },
+    },
+}
+_MASK_SCHEMA = {MASK_MEDIA_TYPE[MaskFormat.RLE]: _RUN_LENGTHS_SCHEMA}
 MASK_RESPONSE: dict[str, Any] = {
     "description": "The mask, of the frame's own size: an indexed PNG; raw object ids row by row; JSON of COCO run "
     "lengths; or a grey PNG of the objects' probability planes, one below the other",
-    "content": {kind: {"schema": BINARY} for kind in MASK_MEDIA_TYPE.values()},
+    "content": {kind: {"schema": _MASK_SCHEMA.get(kind, BINARY)} for kind in MASK_MEDIA_TYPE.values()},
     "headers": {name: {"description": text, "schema": {"type": kind}} for name, kind, text in _HEADERS},
 }

@@ -57,6 +57,9 @@ async def start_rest(
     except OSError as error:
         why = (error.strerror or str(error)).partition(" (while")[0]  # socket repeats the address there
         raise OSError(f"cannot listen on {host}:{port} for REST: {why}") from error
+    # Its connections inherit this. asyncio's own loop does not see that they are TCP, and a head would wait 40 ms for
+    # the caller's acknowledgement before its body goes.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
 
 from service.core import errors
 from service.core.call import about
 from service.core.ports import Engine
-from service.core.types import Durability, SessionId, parse_session_id
+from service.core.types import SESSION_ID_PATTERN, Durability, SessionId, parse_session_id
+from service.transport.peer import client_name
 from service.transport.rest.bodies import RAW_RGB8, SNIFFED, frame_image, read_body, read_marked_frame
 from service.transport.rest.problems import document_problems
 from service.transport.rest.schemas import (
     BINARY,
     MASK_MEDIA_TYPE,
     MASK_RESPONSE,
+    OPENED_RESPONSE,
     ModelsOut,
     OpenedOut,
     SessionOut,
+    form_body,
     mask_headers,
 )
 
 MAX_INDEX = 2**63 - 1  # an int64 everywhere
 
 
-SessionText = Annotated[str, Path(description="The id that opening the session returned")]
+SessionText = Annotated[
+    str,
+    # Documented, not validated: whatever else is there names no session, see below.
+    Path(description="The id that opening the session returned", json_schema_extra={"pattern": SESSION_ID_PATTERN}),
+]
 
 
 def session_id(session: SessionText) -> SessionId:
@@ -50,14 +57,35 @@ ToldCommitted = Annotated[
         description="The highest committed frame that you were told: SESSION_ROLLED_BACK if the store has lost it",
     ),
 ]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern="^[ -~]+$",
+        description="Any text of your choice, such as a UUID. The same request with the same key opens one session, "
+        "however often it is sent within a day",
+    ),
+]
 RawHeight = Annotated[int, Query(ge=0, description=f"Rows of a raw frame ({RAW_RGB8})")]
 RawWidth = Annotated[int, Query(ge=0, description=f"Columns of a raw frame ({RAW_RGB8})")]
 
+FINDING = (
+    errors.SessionUnknown,
+    errors.SessionExpired,
+    errors.SnapshotDamaged,
+    errors.ModelMismatch,
+    errors.Overloaded,
+    errors.Unavailable,
+)
+"""What may keep a session from being found, or brought back from the store."""
 _FRAME_BODY = {
     "requestBody": {"required": True, "content": {kind: {"schema": BINARY} for kind in (*SNIFFED, RAW_RGB8)}}
 }
 _OPEN_FORM = {
     "type": "object",
+    "additionalProperties": False,
     "required": ["frame", "mask"],
     "properties": {
         "frame": {**BINARY, "description": "Frame 0: JPEG, PNG, WebP; or raw RGB8, with height and width"},
@@ -79,22 +107,39 @@ def session_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
         errors.InputTooLarge,
         errors.UnsupportedMedia,
     )
-    lost = (errors.SessionUnknown, errors.SessionExpired, errors.Unavailable)
 
     @routes.post(
         "",
         status_code=status.HTTP_201_CREATED,
         summary="Open a session with a first frame and its mask",
-        responses=document_problems(*input_problems, errors.InvalidMask, errors.Overloaded, errors.Unavailable),
-        openapi_extra=_form_body(),
+        responses={
+            201: OPENED_RESPONSE,
+            **document_problems(
+                *input_problems,
+                errors.InvalidMask,
+                errors.IdempotencyKeyReused,
+                errors.IdempotencyKeyInUse,
+                *FINDING,
+            ),
+        },
+        openapi_extra=form_body(_OPEN_FORM, options="application/json"),
     )
     async def open_session(
-        request: Request, response: Response, height: RawHeight = 0, width: RawWidth = 0
+        request: Request,
+        response: Response,
+        idempotency_key: IdempotencyKey = None,
+        height: RawHeight = 0,
+        width: RawWidth = 0,
     ) -> OpenedOut:
+        client = client_name(request.client.host) if request.client else ""
+        if idempotency_key is None:
+            engine.refuse_if_full(client)  # one with a key may have its session here already
         form = await read_marked_frame(request, max_image_bytes, height, width, with_options=True)
-        opened = await engine.open(form.frame, form.mask, form.options)
+        opened = await engine.open(form.frame, form.mask, form.options, client=client, idempotency_key=idempotency_key)
         about(opened.info.session)
         response.headers["Location"] = f"{routes.prefix}/{opened.info.session}"
+        if opened.replayed:
+            response.headers["Idempotent-Replayed"] = "true"
         return OpenedOut.of(opened)
 
     @routes.post(
@@ -105,14 +150,12 @@ def session_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
             200: MASK_RESPONSE,
             **document_problems(
                 *input_problems,
-                *lost,
+                *FINDING,
                 errors.FrameAcknowledged,
                 errors.FrameGap,
                 errors.FrameDropped,
                 errors.OwnershipLost,
                 errors.SessionRolledBack,
-                errors.ModelMismatch,
-                errors.Overloaded,
             ),
         },
         openapi_extra=_FRAME_BODY,
@@ -144,7 +187,7 @@ def session_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
         media_type = MASK_MEDIA_TYPE[delivered.answer.mask_format]
         return Response(delivered.answer.mask, headers=mask_headers(delivered), media_type=media_type)
 
-    @routes.get("/{session}", summary="Where a session stands", responses=document_problems(*lost))
+    @routes.get("/{session}", summary="Where a session stands", responses=document_problems(*FINDING))
     async def get_session(session: SessionPath) -> SessionOut:
         return SessionOut.model_validate(await engine.describe(session))
 
@@ -152,7 +195,7 @@ def session_routes(engine: Engine, max_image_bytes: int) -> APIRouter:
         "/{session}",
         status_code=status.HTTP_204_NO_CONTENT,
         summary="End a session and forget it",
-        responses=document_problems(*lost),
+        responses=document_problems(errors.SessionUnknown, errors.SessionExpired, errors.Unavailable),
     )
     async def delete_session(session: SessionPath) -> None:
         await engine.delete(session)
@@ -168,8 +211,3 @@ def model_routes(engine: Engine) -> APIRouter:
         return ModelsOut.model_validate({"models": list(engine.models())})
 
     return routes
-
-
-def _form_body() -> dict[str, Any]:
-    form = {"schema": _OPEN_FORM, "encoding": {"options": {"contentType": "application/json"}}}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": form}}}

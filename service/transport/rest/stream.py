@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, WebSocket
 from fastapi.websockets import WebSocketDisconnect
+from starlette.types import Message
 
 from service.core.errors import (
     FrameAcknowledged,
@@ -113,60 +114,69 @@ class _FrameStream:
         self._received_through: int | None = None
         self._drawing: _Drawing | None = None
         self._numbering_lost = False
-        self._pending: asyncio.Queue[_Pending | None] = asyncio.Queue(window)
+        self._pending: asyncio.Queue[_Pending | None] = asyncio.Queue()
+        self._slots = asyncio.Semaphore(window)
 
     async def run(self) -> None:
         """Until the caller closes. Frames read by then are finished: the session is ready to be resumed."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._answer())
             await self._read()
-            await self._pending.put(None)
+            self._pending.put_nowait(None)
 
     async def _read(self) -> None:
-        while (message := await self._socket.receive())["type"] != "websocket.disconnect":
+        while (message := await self._next_message())["type"] != "websocket.disconnect":
             if self._numbering_lost:
                 await self._pending.join()
                 await self._renumber()
-            text, data = message.get("text"), message.get("bytes")
-            if data is None:
-                await self._command(text or "")
-            elif self._drawing is not None:
-                await self._draw(self._drawing, data)
+            pending = self._begun(message.get("text"), message.get("bytes"))
+            if pending is None:
+                self._slots.release()  # nothing will be said of it
             else:
-                index, self._next_index = self._next_index, self._next_index + 1
-                await self._enqueue(_Pending(index, asyncio.create_task(self._segment(index, data))))
+                self._pending.put_nowait(pending)
 
-    async def _enqueue(self, pending: _Pending) -> None:
-        # The task has started, in the order of the frames; only its answer waits in the queue.
-        await self._pending.put(pending)
+    async def _next_message(self) -> Message:
+        """Once there is room for it in the window."""
+        await self._slots.acquire()
+        return await self._socket.receive()
 
-    async def _command(self, text: str) -> None:
+    def _begun(self, text: str | None, data: bytes | None) -> _Pending | None:
+        """Its work has started, in the order of the messages; only its answer waits."""
+        if data is None:
+            return self._command(text or "")
+        if self._drawing is not None:
+            return self._draw(self._drawing, data)
+        index, self._next_index = self._next_index, self._next_index + 1
+        return _Pending(index, asyncio.create_task(self._segment(index, data)))
+
+    def _command(self, text: str) -> _Pending | None:
         try:
             command = read_command(text)
             if self._drawing is not None:
                 self._drawing = None
                 raise InvalidOption("two binary messages belong to a drawing, the frame and the mask; draw again")
         except InvalidOption as error:
-            await self._enqueue(_Pending(self._next_index, asyncio.create_task(_refuse(error))))
-            return
-        if command.received_through is not None:
-            self._received_through = command.received_through
-        elif command.draw is not None:
+            return _Pending(self._next_index, asyncio.create_task(_refuse(error)))
+        if command.remove is not None:
+            return self._change(command.remove, RemoveObject(command.remove.object_id))
+        if command.draw is not None:
             self._drawing = _Drawing(command.draw)
-        elif command.remove is not None:
-            await self._change(command.remove, RemoveObject(command.remove.object_id))
+        elif command.received_through is not None:
+            self._received_through = command.received_through
+        return None
 
-    async def _draw(self, drawing: _Drawing, data: bytes) -> None:
+    def _draw(self, drawing: _Drawing, data: bytes) -> _Pending | None:
         # A mask is a picture even where frames are raw.
         drawing.images.append(EncodedImage(data) if drawing.images else self._image(data))
-        if len(drawing.images) == 2:
-            self._drawing = None
-            frame, mask = drawing.images
-            await self._change(drawing.wanted, DrawObjects(frame, mask, drawing.wanted.object_id))
+        if len(drawing.images) < 2:
+            return None
+        self._drawing = None
+        frame, mask = drawing.images
+        return self._change(drawing.wanted, DrawObjects(frame, mask, drawing.wanted.object_id))
 
-    async def _change(self, wanted: ChangeIn, change: ObjectChange) -> None:
+    def _change(self, wanted: ChangeIn, change: ObjectChange) -> _Pending:
         index = self._next_index - 1 if wanted.frame_index is None else wanted.frame_index
-        await self._enqueue(_Pending(index, asyncio.create_task(self._changed(index, wanted, change)), of_change=True))
+        return _Pending(index, asyncio.create_task(self._changed(index, wanted, change)), of_change=True)
 
     async def _changed(self, index: int, wanted: ChangeIn, change: ObjectChange) -> SessionInfo:
         return await self._engine.change(
@@ -206,6 +216,7 @@ class _FrameStream:
                 await self._socket.close(_TAKEN_OVER, OwnershipLost.reason)
                 here = False
             self._pending.task_done()
+            self._slots.release()
 
     async def _send(self, text: str, mask: bytes = b"") -> bool:
         """False: nobody is there any more. The frames that they sent are finished all the same."""

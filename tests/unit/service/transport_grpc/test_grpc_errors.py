@@ -25,6 +25,8 @@ CODES = {
     errors.InputTooLarge: "INVALID_ARGUMENT",
     errors.InvalidMask: "INVALID_ARGUMENT",
     errors.InvalidOption: "INVALID_ARGUMENT",
+    errors.IdempotencyKeyReused: "INVALID_ARGUMENT",
+    errors.IdempotencyKeyInUse: "ABORTED",
     errors.SessionUnknown: "NOT_FOUND",
     errors.SessionExpired: "NOT_FOUND",
     errors.FrameAcknowledged: "ALREADY_EXISTS",
@@ -149,3 +151,30 @@ async def test_an_unknown_mask_format_is_refused(stub: Any) -> None:
     request.options.mask_format = 99
     with pytest.raises(grpc.aio.AioRpcError, match="MASK_FORMAT_PNG"):
         await stub.CreateSession(request)
+
+
+METHODS = [method.name for method in pb.DESCRIPTOR.services_by_name["Segmentation"].methods if method.name != "Track"]
+NO_MESSAGE = b"\x0a\xff\xff\xff"
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_bytes_that_are_no_message_are_the_callers_fault(
+    method: str, channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await channel.unary_unary(f"/s2spp.v1.Segmentation/{method}")(NO_MESSAGE)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert details(caught.value)["ErrorInfo"].reason == "INVALID_INPUT"
+    assert not caplog.records
+
+
+async def test_bytes_that_are_no_message_end_a_stream_after_what_came_before(
+    channel: grpc.aio.Channel, stub: Any
+) -> None:
+    messages = [pb.TrackRequest(open=opening()).SerializeToString(), NO_MESSAGE]
+    stream = channel.stream_stream("/s2spp.v1.Segmentation/Track")(iter(messages))
+    session = pb.TrackResponse.FromString(await stream.read()).session.session_id
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stream.read()
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert (await stub.GetSession(pb.GetSessionRequest(session_id=session))).session.next_frame == 1

@@ -10,7 +10,7 @@ import pytest
 from s2spp.v1 import segmentation_pb2 as pb
 from service.core.types import Durability, ImageFormat, MaskFormat
 from tests.fakes.engine import MODEL, FakeEngine, moved
-from tests.fakes.messages import create_request, first_labels, raw_image
+from tests.fakes.messages import create_request, first_labels, open_request, raw_image
 
 
 async def test_open_segment_look_delete(engine: FakeEngine, stub: Any) -> None:
@@ -44,6 +44,24 @@ async def test_open_segment_look_delete(engine: FakeEngine, stub: Any) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as gone:
         await stub.GetSession(pb.GetSessionRequest(session_id=session.session_id))
     assert gone.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_key_opens_one_session_and_a_replay_says_so(engine: FakeEngine, stub: Any) -> None:
+    request = create_request()
+    for _ in range(2):
+        assert not (await stub.CreateSession(request)).replayed
+    request.idempotency_key = "k 1"
+    first, again = await stub.CreateSession(request), await stub.CreateSession(request)
+    assert (first.replayed, again.replayed) == (False, True)
+    assert first.session == again.session
+    assert len(engine.sessions) == 3
+
+
+async def test_a_client_is_known_by_its_address(engine: FakeEngine, stub: Any) -> None:
+    await stub.CreateSession(create_request())
+    stream = stub.Track(iter([open_request()]))
+    await stream.read()
+    assert engine.clients == ["127.0.0.1", "127.0.0.1"]
 
 
 async def test_a_single_frame_is_strict_and_passes_the_acknowledgement_on(engine: FakeEngine, stub: Any) -> None:

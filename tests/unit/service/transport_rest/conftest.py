@@ -40,6 +40,8 @@ class ScriptedEngine:
     def __init__(self) -> None:
         self.failure: Exception | None = None
         self.opened: list[tuple[EncodedImage, EncodedImage, SessionOptions]] = []
+        self.clients: list[str] = []
+        self.keys: list[str | None] = []
         self.calls: list[Call] = []
         self.deleted: list[SessionId] = []
         self.changes: list[tuple[SessionId, int | None, int | None, ObjectChange, Durability]] = []
@@ -57,11 +59,23 @@ class ScriptedEngine:
             raise failure
 
     async def open(
-        self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions, *, stream: str | None = None
+        self,
+        frame: EncodedImage,
+        mask: EncodedImage,
+        options: SessionOptions,
+        *,
+        client: str = "",
+        idempotency_key: str | None = None,
+        stream: str | None = None,
     ) -> Opened:
         self._fail()
         self.opened.append((frame, mask, options))
-        return Opened(self.info, state_bytes=1234)
+        self.clients.append(client)
+        self.keys.append(idempotency_key)
+        return Opened(self.info, state_bytes=1234, replayed=self.keys.count(idempotency_key) > 1)
+
+    def refuse_if_full(self, client: str = "") -> None:
+        self._fail()
 
     async def segment(
         self,

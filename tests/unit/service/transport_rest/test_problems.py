@@ -25,6 +25,8 @@ FRAME = {"content": b"frame", "headers": {"Content-Type": "image/jpeg"}}
         (errors.InputTooLarge("x"), 413),
         (errors.InvalidMask("x"), 422),
         (errors.InvalidOption("x"), 400),
+        (errors.IdempotencyKeyReused("x"), 422),
+        (errors.IdempotencyKeyInUse("x"), 409),
         (errors.SessionUnknown("x"), 404),
         (errors.SessionExpired("x"), 410),
         (errors.FrameAcknowledged("x"), 409),
@@ -70,13 +72,27 @@ async def test_metadata_are_members_and_cannot_replace_the_standard_ones(
     assert body["status"] == 409
 
 
-@pytest.mark.parametrize(("error", "seconds"), [(errors.Overloaded("x", 2.2), "3"), (errors.Unavailable("x"), "1")])
+@pytest.mark.parametrize(
+    ("error", "header", "member"),
+    [
+        (errors.Overloaded("x", 2.2), "3", "2.2"),
+        (errors.Unavailable("x"), "1", "1"),
+        (errors.IdempotencyKeyInUse("x"), "1", "1"),
+        (errors.FrameGap("x"), None, None),
+    ],
+)
 async def test_retry_after(
-    http: httpx.AsyncClient, engine: ScriptedEngine, error: errors.S2sppError, seconds: str
+    http: httpx.AsyncClient,
+    engine: ScriptedEngine,
+    error: errors.S2sppError,
+    header: str | None,
+    member: str | None,
 ) -> None:
-    engine.failure = error
-    answer = await http.get(f"/v1/sessions/{SESSION}")
-    assert answer.headers["retry-after"] == seconds
+    for method, path in (("GET", ""), ("POST", "/frames/1"), ("DELETE", ""), ("DELETE", "/objects/1")):
+        engine.failure = error
+        answer = await http.request(method, f"/v1/sessions/{SESSION}{path}")
+        assert answer.headers.get("retry-after") == header
+        assert answer.json().get("retry_after_s") == member
 
 
 async def test_an_unforeseen_exception_is_logged_and_says_nothing_of_itself(
@@ -116,7 +132,9 @@ async def test_requests_that_reach_no_engine_get_problems_too(
 
 
 async def test_method_not_allowed_says_what_is(http: httpx.AsyncClient) -> None:
-    assert "POST" in (await http.get("/v1/sessions")).headers["allow"]
+    assert (await http.get("/v1/sessions")).headers["allow"] == "POST"
+    assert (await http.put(f"/v1/sessions/{SESSION}")).headers["allow"] == "DELETE, GET"
+    assert (await http.put("/openapi.json")).headers["allow"] == "GET, HEAD"
 
 
 async def test_readiness_follows_the_engine(http: httpx.AsyncClient, engine: ScriptedEngine) -> None:
@@ -183,7 +201,11 @@ async def test_openapi_documents_every_route_and_problem(http: httpx.AsyncClient
         "FRAME_DROPPED",
         "OWNERSHIP_LOST",
         "SESSION_ROLLED_BACK",
+        "SNAPSHOT_DAMAGED",
     }
+    for operation in operations.values():
+        for status in {"429", "503"} & set(operation["responses"]):
+            assert "Retry-After" in operation["responses"][status]["headers"]
     assert set(frames["responses"]["200"]["headers"]) >= {"S2spp-Objects", "S2spp-Committed-Frame"}
     form = operations["post", "/v1/sessions"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert set(form["properties"]) == {"frame", "mask", "options"}

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.core.errors import Overloaded
 from service.core.types import Durability, ImageFormat, MaskFormat
 from service.transport.rest import create_app, start_rest
 
@@ -41,6 +42,38 @@ async def test_opening_says_where_the_session_is(
     assert (frame.data, frame.format, mask.data) == (b"frame", ImageFormat.AUTO, b"mask")
     assert options.mask_format is MaskFormat.PNG
     assert (await http.get(answer.headers["location"])).json()["next_frame"] == 1
+
+
+async def test_a_key_reaches_the_engine_and_a_replay_says_so(
+    http: httpx.AsyncClient, engine: ScriptedEngine, form: dict[str, Any]
+) -> None:
+    first, again = [await http.post("/v1/sessions", files=form, headers={"Idempotency-Key": "k 1"}) for _ in range(2)]
+    assert engine.keys == ["k 1", "k 1"]
+    assert "idempotent-replayed" not in first.headers
+    assert again.headers["idempotent-replayed"] == "true"
+    assert (again.status_code, again.content) == (201, first.content)
+    for bad in ("", "x" * 256, "a\tb"):
+        answer = await http.post("/v1/sessions", files=form, headers={"Idempotency-Key": bad})
+        assert (answer.status_code, answer.json()["reason"]) == (400, "INVALID_OPTION")
+    assert len(engine.opened) == 2
+
+
+async def test_a_client_is_known_by_its_address(
+    http: httpx.AsyncClient, engine: ScriptedEngine, form: dict[str, Any]
+) -> None:
+    await http.post("/v1/sessions", files=form)
+    assert engine.clients == ["127.0.0.1"]
+
+
+async def test_a_full_server_says_so_before_the_body_comes(port: int, engine: ScriptedEngine) -> None:
+    engine.failure = Overloaded("full", 2.0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = "POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    writer.write(f"{head}Content-Length: 50000\r\n\r\n".encode())
+    async with asyncio.timeout(10):
+        assert b" 429 " in await reader.readline()
+        assert b"retry-after: 2" in (await reader.readuntil(b"\r\n\r\n")).lower()
+    writer.close()
 
 
 @pytest.mark.parametrize("as_file", [True, False])
