@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.chaos import clients, kills, realtime
+from tests.chaos import clients, fuzz, kills, realtime
 from tests.chaos.material import FRAMES, Story, story
 from tests.chaos.server import KILL_POINTS, PROMISES
 
-KILLS_AT_RANDOM, CLIENT_KILLS = 20, 5
+KILLS_AT_RANDOM, CLIENT_KILLS, FUZZED = 20, 5, 10_000
 
 
 def main() -> int:
@@ -76,6 +76,11 @@ def _checks(folder: Path, tale: Story, chosen: argparse.Namespace) -> list[tuple
             compare([])
         return "" if digests == [digest for *_, digest in expected] else "masks differ from the uninterrupted run"
 
+    def fuzzed() -> str:
+        report = fuzz.fuzz_own_server(folder / "fuzz", FUZZED, chosen.seed)
+        print(f"       {report}")
+        return "; ".join(report.faults[:3])
+
     def at_twice_the_rate() -> str:
         found = realtime.live(folder / "realtime", chosen.bundle, tale)
         print(f"       {found}")
@@ -85,6 +90,7 @@ def _checks(folder: Path, tale: Story, chosen: argparse.Namespace) -> list[tuple
         *((f"kill points: {point}", lambda point=point: at(point)) for point in KILL_POINTS),  # type: ignore[misc]
         (f"kills: {KILLS_AT_RANDOM} at random", at_random),
         (f"clients: {CLIENT_KILLS} killed", client_killed),
+        (f"fuzz: {FUZZED} senseless requests", fuzzed),
         ("realtime: at twice the rate", at_twice_the_rate),
     ]
 

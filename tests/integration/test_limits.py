@@ -22,6 +22,7 @@ from s2spp.v1 import segmentation_pb2 as pb
 from s2spp.v1 import segmentation_pb2_grpc
 from service import bootstrap
 from service.settings import Settings
+from service.telemetry import Telemetry
 from tests.fakes.clock import FakeClock
 from tests.fakes.runtime import FakeRuntime
 
@@ -79,7 +80,7 @@ async def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
         clock, runtime = FakeClock(), FakeRuntime()
         async with (
             bootstrap.build_engine(settings, runtime=runtime, clock=clock) as engine,
-            bootstrap._transports(settings, engine, lambda: b"") as (rest, address),
+            bootstrap._transports(settings, engine, Telemetry()) as (rest, address),
             httpx.AsyncClient(base_url=rest, timeout=20) as http,
             grpc.aio.insecure_channel(address) as channel,
         ):
@@ -187,6 +188,7 @@ async def test_window(serve: Serve) -> None:
         track = served.stub.Track(iter(requests))
         await track.read()
         async with connect(f"{served.rest.replace('http', 'ws')}/v1/sessions/{sessions[0]}/stream") as socket:
+            assert "session" in json.loads(await socket.recv())
             for _ in range(8):
                 await socket.send(FRAME)
 

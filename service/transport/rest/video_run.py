@@ -65,10 +65,10 @@ class FrameStream:
 
 @asynccontextmanager
 async def session_for(
-    engine: Engine, frame: EncodedImage, mask: EncodedImage, options: SessionOptions
+    engine: Engine, frame: EncodedImage, mask: EncodedImage, options: SessionOptions, client: str
 ) -> AsyncIterator[SessionInfo]:
     """Opened, and deleted at the end."""
-    opened = await engine.open(frame, mask, options)
+    opened = await engine.open(frame, mask, options, client=client)
     try:
         yield opened.info
     finally:

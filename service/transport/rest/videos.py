@@ -23,6 +23,7 @@ from service.core import errors
 from service.core.ports import Engine
 from service.core.types import EncodedImage, SessionOptions
 from service.imaging import GrowingFile, ImageLimits, VideoLimits
+from service.transport.peer import client_name
 from service.transport.rest.bodies import FORM_OVERHEAD, limited, mask_image, read_options
 from service.transport.rest.form_stream import PartHead, form_events, read_head
 from service.transport.rest.problems import document_problems, unexpected
@@ -189,6 +190,8 @@ class _Conversation(Response):
 
     async def _talk(self, request: Request, out: _Outgoing) -> None:
         desk, bounds = self._desk, self._desk.bounds
+        client = client_name(request.client.host) if request.client else ""
+        desk.engine.refuse_if_full(client)
         body = _steady(limited(request, bounds.max_bytes + 2 * desk.max_image_bytes + FORM_OVERHEAD), bounds.stall_s)
         async with aclosing(form_events(request.headers.get("content-type", ""), body)) as events:
             head = await read_head(events, ("mask", "options"), "video", desk.max_image_bytes)
@@ -203,7 +206,7 @@ class _Conversation(Response):
                 upload = asyncio.create_task(self._take_in(events, request.receive, file))
                 try:
                     async with FrameStream(file, desk.videos, desk.threads) as frames:
-                        last = await self._segment(frames, mask, writer, out)
+                        last = await self._segment(frames, mask, client, writer, out)
                 finally:
                     upload.cancel()
                     await asyncio.wait({upload})
@@ -228,13 +231,13 @@ class _Conversation(Response):
             file.fail(error)
 
     async def _segment(
-        self, frames: FrameStream, mask: EncodedImage, writer: AnswerWriter, out: _Outgoing
+        self, frames: FrameStream, mask: EncodedImage, client: str, writer: AnswerWriter, out: _Outgoing
     ) -> bytes | None:
         """All answers but for the last bytes, which are returned: they leave when the session is gone."""
         engine, loop, threads = self._desk.engine, asyncio.get_running_loop(), self._desk.threads
         first = await frames.next()
         assert first is not None, "a video without a frame is an error"
-        async with session_for(engine, first, mask, SessionOptions(writer.mask_format)) as info:
+        async with session_for(engine, first, mask, SessionOptions(writer.mask_format), client) as info:
             given = await loop.run_in_executor(threads, first_answer, mask, info, writer.mask_format, self._desk.masks)
             begun = writer.begin(VideoOut.of(info, frames.reader.fps, frames.reader.length))
             await out.start(writer.media_type)

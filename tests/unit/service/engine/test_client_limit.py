@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from engine_world import RAW, World, first_labels, raw_frame, raw_mask
 
 from service.core.errors import Overloaded
 from service.core.types import EncodedImage, SessionId
 from service.engine import EngineLimits
+from tests.fakes.engine_world import RAW, World, first_labels, raw_frame, raw_mask
 
 JUNK = EncodedImage(b"not even looked at")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from engine_world import RAW, World, first_labels, raw_frame, raw_mask
 
 from service.core.errors import (
     IdempotencyKeyInUse,
@@ -20,6 +19,7 @@ from service.core.errors import (
 from service.core.ports import Opened
 from service.core.types import EncodedImage, MaskFormat, SessionOptions
 from service.engine import EngineLimits
+from tests.fakes.engine_world import RAW, World, first_labels, raw_frame, raw_mask
 from tests.fakes.waiting import until
 
 KEY = "8e03978e-40d5-43dd-bc93-6894a57f9324"

@@ -134,7 +134,7 @@ async def test_requests_that_reach_no_engine_get_problems_too(
 async def test_method_not_allowed_says_what_is(http: httpx.AsyncClient) -> None:
     assert (await http.get("/v1/sessions")).headers["allow"] == "POST"
     assert (await http.put(f"/v1/sessions/{SESSION}")).headers["allow"] == "DELETE, GET"
-    assert (await http.put("/openapi.json")).headers["allow"] == "GET, HEAD"
+    assert set((await http.put("/openapi.json")).headers["allow"].split(", ")) == {"GET", "HEAD"}
 
 
 async def test_readiness_follows_the_engine(http: httpx.AsyncClient, engine: ScriptedEngine) -> None:
