@@ -283,6 +283,9 @@ class OpenSession(_message.Message):
     FRAME_FIELD_NUMBER: _builtins.int
     MASK_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    idempotency_key: _builtins.str
+    """As in CreateSessionRequest: the same opening sent again with the same key opens no second session."""
     @_builtins.property
     def frame(self) -> Global___Image: ...
     @_builtins.property
@@ -297,12 +300,15 @@ class OpenSession(_message.Message):
         frame: Global___Image | None = ...,
         mask: Global___Image | None = ...,
         options: Global___SessionOptions | None = ...,
+        idempotency_key: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "mask", b"mask", "options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "frame", b"frame", "idempotency_key", b"idempotency_key", "mask", b"mask", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "mask", b"mask", "options", b"options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "frame", b"frame", "idempotency_key", b"idempotency_key", "mask", b"mask", "options", b"options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
+    _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__idempotency_key) -> _WhichOneofReturnType__idempotency_key | None: ...
 
 Global___OpenSession: _TypeAlias = OpenSession  # noqa: Y015
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 
 from s2spp.v1 import segmentation_pb2 as pb
@@ -45,8 +46,12 @@ def create_request(
 def open_request(
     frame: FrameLike, mask: MaskLike, options: SessionOptions, jpeg_quality: int | None
 ) -> pb.TrackRequest:
+    """May be sent again, whether or not it arrived."""
     create = create_request(frame, mask, options, jpeg_quality)
-    return pb.TrackRequest(open=pb.OpenSession(frame=create.frame, mask=create.mask, options=create.options))
+    opening = pb.OpenSession(
+        frame=create.frame, mask=create.mask, options=create.options, idempotency_key=secrets.token_hex(16)
+    )
+    return pb.TrackRequest(open=opening)
 
 
 def frame_request(

@@ -23,7 +23,7 @@ from service.client.errors import error_from_call, error_from_frame
 from service.client.feed import Attempt, Feed, TrackItem
 from service.client.images import MaskLike, labels_of
 from service.client.wire import TrackedFrame
-from service.core.errors import FrameDropped, FrameGap, Overloaded, S2sppError, Unavailable
+from service.core.errors import FrameDropped, FrameGap, IdempotencyKeyInUse, Overloaded, S2sppError, Unavailable
 from service.core.types import SessionOptions
 
 OnFrameError = Callable[[int, S2sppError], None]
@@ -153,7 +153,6 @@ class Stream:
                     self._session = ""
                     raise interruption.problem from interruption
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-                # One that was not opened yet, as far as we know: a session opened twice expires.
                 first = self._resume_request() if self._session else first
         self._feed.raise_failure()
 
@@ -195,7 +194,9 @@ class Stream:
 
     def _may_go_on(self, problem: S2sppError) -> bool:
         """A server that never was there is told at once; so is one that has no room for another session."""
-        return _may_pass(problem) if self._session else self._feed.reached and isinstance(problem, Unavailable)
+        if self._session:
+            return _may_pass(problem)
+        return self._feed.reached and isinstance(problem, Unavailable | IdempotencyKeyInUse)
 
     def _told(self, event: pb.TrackResponse, attempt: Attempt) -> Iterator[Outcome]:
         match event.WhichOneof("event"):

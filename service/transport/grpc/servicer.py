@@ -79,6 +79,7 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
                     convert.image(first.open.mask),
                     convert.options(first.open.options),
                     client=client,
+                    idempotency_key=first.open.idempotency_key if first.open.HasField("idempotency_key") else None,
                     stream=stream,
                 )
                 about(opened.info.session)
