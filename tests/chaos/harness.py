@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -56,10 +58,13 @@ class PhoenixServer(ServerProcess):
 
     def strike(self) -> None:
         """kill -9, the server and everything it started, at whatever it is doing; the guard brings it back."""
-        with self._changing:
-            server = psutil.Process(self.pid)
-            for process in (*server.children(recursive=True), server):
-                process.kill()
+        while not self._over.is_set():
+            with self._changing, suppress(psutil.NoSuchProcess):
+                server = psutil.Process(self.pid)
+                for process in (*server.children(recursive=True), server):
+                    process.kill()
+                return
+            time.sleep(0.01)  # it is down already: the next one
 
     def _watch(self) -> None:
         while not self._over.wait(0.01):

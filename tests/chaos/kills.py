@@ -4,6 +4,7 @@ order, equal to those of an uninterrupted run."""
 from __future__ import annotations
 
 import hashlib
+import queue
 import random
 import threading
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ from service.client import Client, TrackedFrame
 from tests.chaos.harness import PhoenixServer
 from tests.chaos.material import Story
 from tests.chaos.server import KILL_POINTS
+from tests.integration.server_process import eventually
 
 Seen = tuple[int, tuple[int, ...], str]
 """Frame index, object ids, digest of the labels."""
 
 _PATIENCE_S = 60.0
+_STUCK_S = 30.0
 
 
 def seen(result: TrackedFrame) -> Seen:
@@ -34,7 +37,7 @@ def killed_at(folder: Path, bundle: str | None, story: Story, point: str, withou
     """Once, at a chosen moment. Raises AssertionError when it did not die there."""
     count = 1 if point == "during-open" else 2
     with PhoenixServer(folder, bundle, kill_at=point, count=count, without=without) as server:
-        found = _follow(server, story)
+        found = list(_moving(_follow(server, story)))
         assert server.deaths == 1, f"{point}: the server died {server.deaths} times"
     return found
 
@@ -50,20 +53,17 @@ def killed_at_random(
         next_kill = next(due)
         blows: list[threading.Timer] = []
 
-        def follow() -> Iterator[Seen]:
-            nonlocal next_kill
-            with Client(server.grpc, retry_for_s=_PATIENCE_S) as client:
-                for result in client.track(story.items(), story.labels):
-                    yield seen(result)
-                    if result.frame_index == next_kill:
-                        blows.append(threading.Timer(chance.uniform(0, 0.05), server.strike))
-                        blows[-1].start()
-                        next_kill = next(due)
-
-        found = list(follow())
+        found = []
+        for one in _moving(_follow(server, story)):
+            found.append(one)
+            if one[0] == next_kill:
+                blows.append(threading.Timer(chance.uniform(0, 0.05), server.strike))
+                blows[-1].start()
+                next_kill = next(due)
         for blow in blows:
             blow.join()
         assert len(blows) == kills
+        eventually(lambda: server.deaths == kills or None)
     return found
 
 
@@ -79,9 +79,37 @@ def verdict(found: list[Seen], expected: list[Seen]) -> str:
     return f"{len(differing)} masks differ, the first is frame {differing[0]}"
 
 
-def _follow(server: PhoenixServer, story: Story) -> list[Seen]:
+def _follow(server: PhoenixServer, story: Story) -> Iterator[Seen]:
     with Client(server.grpc, retry_for_s=_PATIENCE_S) as client:
-        return [seen(result) for result in client.track(story.items(), story.labels)]
+        for result in client.track(story.items(), story.labels):
+            yield seen(result)
+
+
+def _moving(source: Iterator[Seen]) -> Iterator[Seen]:
+    """As they come. Raises AssertionError when nothing more does: a broken promise may leave a client waiting."""
+    found: queue.Queue[Seen | Exception | None] = queue.Queue(1)
+
+    def follow() -> None:
+        try:
+            for one in source:
+                found.put(one)
+            found.put(None)
+        except Exception as error:
+            found.put(error)
+
+    threading.Thread(target=follow, daemon=True).start()
+    count = 0
+    while True:
+        try:
+            one = found.get(timeout=_STUCK_S)
+        except queue.Empty:
+            raise AssertionError(f"nothing comes after {count} masks") from None
+        if one is None:
+            return
+        if isinstance(one, Exception):
+            raise one
+        count += 1
+        yield one
 
 
 __all__ = ["KILL_POINTS", "killed_at", "killed_at_random", "undisturbed", "verdict"]
