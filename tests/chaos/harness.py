@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -59,11 +58,14 @@ class PhoenixServer(ServerProcess):
     def strike(self) -> None:
         """kill -9, the server and everything it started, at whatever it is doing; the guard brings it back."""
         while not self._over.is_set():
-            with self._changing, suppress(psutil.NoSuchProcess):
-                server = psutil.Process(self.pid)
-                for process in (*server.children(recursive=True), server):
-                    process.kill()
-                return
+            with self._changing:
+                assert self._process is not None
+                if self._process.poll() is None:
+                    server = psutil.Process(self.pid)
+                    for process in (*server.children(recursive=True), server):
+                        process.kill()
+                    self._process.wait()
+                    return
             time.sleep(0.01)  # it is down already: the next one
 
     def _watch(self) -> None:
@@ -71,8 +73,8 @@ class PhoenixServer(ServerProcess):
             assert self._process is not None
             if self._process.poll() is None:
                 continue
-            self.deaths += 1
-            self._fate = []
             with self._changing:
+                self.deaths += 1
+                self._fate = []
                 self.stop()
                 self.start()
