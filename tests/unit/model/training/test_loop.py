@@ -147,6 +147,8 @@ def test_an_interrupted_run_saves_its_last_whole_step(
 
     run = options(photos, tmp_path)
     former = signal.signal(signal.SIGTERM, leave)
+    # A background job of a shell is born deaf to it.
+    former_int = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with monkeypatch.context() as patch:
             patch.setattr(torch.optim.AdamW, "step", interrupted)
@@ -155,6 +157,7 @@ def test_an_interrupted_run_saves_its_last_whole_step(
         assert signal.getsignal(signal.SIGTERM) is leave
     finally:
         signal.signal(signal.SIGTERM, former)
+        signal.signal(signal.SIGINT, former_int)
     assert Checkpoint.load(tmp_path / "checkpoint.pt").step == 4
     resumed = train(tiny_train(), run)
     assert resumed.losses == whole_run.losses[4:]
