@@ -9,7 +9,7 @@ import pytest
 
 from model.data.read import DataError
 from model.data.youtube_vos import YoutubeVosDataset
-from s2spp.evaluation import open_dataset, score
+from s2spp.evaluation import Prediction, open_dataset, score
 from s2spp.score_tables import lasting, read_scores
 from tests.fakes.youtube_vos import GREY, Square, Video, labels, write_split
 from tests.unit.s2spp.test_seen_unseen import _davis
@@ -82,9 +82,9 @@ def test_j_of_a_frame_is_the_mean_over_its_objects(tmp_path: Path) -> None:
     large, small = Square("cat", [(10, 20)] * 4), Square("owl", [None, (70, 40), (70, 40), (70, 40)])
     video = Video(GREY, {1: large, 2: small})
     sequence = YoutubeVosDataset(write_split(tmp_path, {"0a": video})).sequences[0]
-    predictions = [labels({1: large}, index) for index in range(4)]
+    predictions = [Prediction(labels({1: large}, index)) for index in range(4)]
     found = score(sequence, predictions)
     # The second object is given in frame 1; before, it does not count.
     assert found is not None and found.frame_j == {0: 1.0, 1: 0.5, 2: 0.5, 3: 0.5}
     with pytest.raises(ValueError, match="0a, frame 0: prediction is"):
-        score(sequence, [drawn[:40] for drawn in predictions])
+        score(sequence, [Prediction(drawn.labels[:40]) for drawn in predictions])
