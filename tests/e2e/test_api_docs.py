@@ -80,13 +80,18 @@ def test_python(folder: Path, server: EmbeddedServer) -> None:
     assert "[1, 2]" in followed[2] and "[1]" in followed[3] and lines[-1] == "True"
 
 
+# Node 20 has a browser's WebSocket behind this flag, later ones without.
+_NODE = ["node", "--experimental-websocket", "-e"]
+
+
 def _node_has_websockets() -> bool:
     if shutil.which("node") is None:
         return False
-    return subprocess.run(["node", "-e", "process.exit(typeof WebSocket === 'function' ? 0 : 1)"]).returncode == 0
+    asked = subprocess.run([*_NODE, "process.exit(typeof WebSocket === 'function' ? 0 : 1)"], capture_output=True)
+    return asked.returncode == 0
 
 
-@pytest.mark.skipif(not _node_has_websockets(), reason="no Node with WebSocket (22) on this machine")
+@pytest.mark.skipif(not _node_has_websockets(), reason="no Node with WebSocket on this machine")
 def test_browser(folder: Path, server: EmbeddedServer, clip: Clip) -> None:
     with Client(server.grpc) as client:
         session = client.create_session(clip.jpegs[0], clip.mask_png).info.session
@@ -96,7 +101,7 @@ const fs = require("fs");
 const frameAt = async (index) => index < 6 ? new Blob([fs.readFileSync(`frames/0000${{index}}.jpg`)]) : null;
 follow({json.dumps(session)}, frameAt, (told, mask) => console.log(told.frame_index, mask.byteLength > 0));
 """
-        said = _run(["node", "-e", program], folder)
+        said = _run([*_NODE, program], folder)
         assert said.split() == [word for index in range(1, 6) for word in (str(index), "true")]
         assert client.session(session).next_frame == 6
 
