@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 import json
-from itertools import count
 from pathlib import Path
 
 _NAME = "session.json"
 
 
 class LeftSession:
-    """The note in the folder `out`, whose masks are 00000.png, 00001.png, ..."""
+    """The note in the folder `out`: the session, and the last frame whose mask this run has written. What else lies
+    there, from runs before, does not count."""
 
     def __init__(self, out: Path) -> None:
         self._out, self._path = out, out / _NAME
-        self._written = ""
+        self.written = False
+        """By this run."""
 
-    def write(self, session: str) -> None:
-        if session != self._written:
-            draft = self._path.with_suffix(".partial")
-            draft.write_text(json.dumps({"session": session}))
-            draft.replace(self._path)
-            self._written = session
+    def write(self, session: str, frame_index: int) -> None:
+        draft = self._path.with_suffix(".partial")
+        draft.write_text(json.dumps({"session": session, "through": frame_index}))
+        draft.replace(self._path)
+        self.written = True
 
     def read(self) -> tuple[str, int]:
-        """The session, and the last frame up to which all masks are there. Raises ValueError: there is no such run."""
+        """The session, and the last frame whose mask is there. Raises ValueError: there is no such run."""
         try:
-            session = json.loads(self._path.read_text())["session"]
+            note = json.loads(self._path.read_text())
+            return str(note["session"]), int(note["through"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self._out} holds no interrupted run ({_NAME}: {error}); leave --resume out") from error
-        missing = next(index for index in count() if not (self._out / f"{index:05d}.png").exists())
-        if missing == 0:
-            raise ValueError(f"{self._out} holds no mask; leave --resume out")
-        return str(session), missing - 1
 
     def clear(self) -> None:
         self._path.unlink(missing_ok=True)
-
-    @property
-    def exists(self) -> bool:
-        return self._path.exists()

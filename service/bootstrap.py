@@ -29,6 +29,8 @@ _ADDRESSES = "server.json"
 _STDIN = 0
 # Beyond the time that running requests get: for a transport to end by itself.
 _OVERDUE_S = 5.0
+# A video's sender or reader that pauses longer is let go: there are few places.
+_STALL_S = 60.0
 # Beside images a message has a few fields, and one only somewhat too large is still told the reason.
 _MESSAGE_OVERHEAD = 1 << 20
 
@@ -191,7 +193,7 @@ async def _transports(settings: Settings, engine: Engine, telemetry: Telemetry) 
             max_frames=settings.max_video_frames,
             max_pixels=settings.max_pixels,
             at_a_time=settings.max_videos,
-            stall_s=settings.idle_timeout_s,
+            stall_s=min(settings.idle_timeout_s, _STALL_S),
         ),
     )
     listen = f"[{settings.host}]" if ":" in settings.host else settings.host

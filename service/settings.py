@@ -62,7 +62,10 @@ class Settings(BaseSettings):
     max_video_bytes: PositiveInt = Field(1 << 30, description="Largest video, in bytes as sent; it waits in TMPDIR")
     max_video_frames: PositiveInt = Field(100_000, description="Frames of one video")
     max_videos: PositiveInt = Field(2, description="Videos segmented at a time; more are told to come back later")
-    max_sessions: PositiveInt = Field(64, description="Sessions at a time; more are told to come back later")
+    max_sessions: PositiveInt = Field(
+        64,
+        description="Sessions in memory at a time; those that pause make room, else more are told to come back later",
+    )
     max_sessions_per_client: int = Field(
         0, ge=0, description="Of them, those that one client (a network address) may have opened; 0: all"
     )

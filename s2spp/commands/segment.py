@@ -60,7 +60,7 @@ def segment(
     from s2spp.overlay import overlay as draw
     from s2spp.video import VideoWriter, open_frames
     from service.client.images import labels_of
-    from service.core.errors import S2sppError
+    from service.core.errors import ModelMismatch, S2sppError, SessionExpired, SessionRolledBack, SessionUnknown
 
     if resume and (server is None or overlay is not None):
         raise ValueError("--resume goes with --server, whose session it takes up, and without --overlay")
@@ -90,6 +90,7 @@ def segment(
 
             client = stack.enter_context(Client(server))
             if begun is None:
+                left.clear()
                 results = client.track(read(), first_mask, keep_session=True)
             else:
                 session, done = begun[0], begun[1] + 1
@@ -111,7 +112,7 @@ def segment(
             for result in results:
                 save_labels(out / f"{result.frame_index:05d}.png", result.labels)
                 if result.session:
-                    left.write(result.session)
+                    left.write(result.session, result.frame_index)
                 if overlay is not None:
                     frame = held.pop(result.frame_index)
                     if video is None:
@@ -120,8 +121,9 @@ def segment(
                     video.write(draw(frame, result.labels))
                 done, here = done + 1, here + 1
                 progress.update(task, completed=done, fps=here / (time.perf_counter() - started))
-        except BaseException:
-            if server is not None and left.exists:
+        except BaseException as error:
+            gone = isinstance(error, SessionUnknown | SessionExpired | SessionRolledBack | ModelMismatch)
+            if (left.written or begun is not None) and not gone:
                 Console(stderr=True).print(f"interrupted after {done} masks; the same command with --resume goes on")
             raise
         progress.update(task, total=done)

@@ -99,7 +99,7 @@ class Feed:
         place = self._first_missing(attempt.next_frame)
         while (sent := self._at(place, attempt)) is not None:
             place += 1
-            if sent.refused:
+            if sent.refused or sent.stored_by < attempt.next_frame:
                 continue
             sent.request.received_through = self.received_through
             attempt.change = sent if sent.is_change else None
@@ -110,8 +110,12 @@ class Feed:
                 attempt.change_answered.clear()
 
     def taken(self, frame_index: int) -> None:
-        self.received_through = frame_index
-        self._slots.release()
+        """The mask of a frame that came out of the source, or of one that will: it needs no slot then."""
+        with self._keeping:
+            self.received_through = frame_index
+            read = frame_index <= self._frame_index
+        if read:
+            self._slots.release()
 
     def change_answered(self, attempt: Attempt, *, made: bool) -> None:
         if attempt.change is not None and not attempt.change.done:
@@ -148,7 +152,7 @@ class Feed:
             if found is None and not (attempt.over or self.closed):
                 with self._reading:
                     found = self._kept_at(place)
-                    if found is None and (attempt.over or self.closed or self._ended or not self._read(attempt)):
+                    if found is None and (attempt.over or self.closed or self._ended or not self._read()):
                         return None
                 if found is None:
                     continue
@@ -159,18 +163,21 @@ class Feed:
             index = place - self._forgotten
             return self._kept[index] if index < len(self._kept) else None
 
-    def _read(self, attempt: Attempt) -> bool:
+    def _read(self) -> bool:
         """One more item out of the source. False: there is none, and never will be."""
         # A slot comes before its frame: one fetched earlier would be stale when its turn comes.
         self._slots.acquire()
         try:
             if not self.closed:
                 item = next(self._items)
-                sent = self._changed(item, attempt) if isinstance(item, Draw | Remove) else self._framed(item, attempt)
-                if sent is not None:
-                    with self._keeping:
+                sent = self._changed(item) if isinstance(item, Draw | Remove) else self._framed(item)
+                with self._keeping:
+                    if not isinstance(item, Draw | Remove):
+                        self._frame_index += 1
+                    if sent.stored_by > self.told_committed:
                         self._kept.append(sent)
-                if sent is None or sent.is_change:
+                    taken = sent.is_change or sent.frame_index <= self.received_through
+                if taken:
                     self._slots.release()
                 return True
         except StopIteration:
@@ -181,22 +188,13 @@ class Feed:
         self._ended = True
         return False
 
-    def _framed(self, frame: FrameLike, attempt: Attempt) -> _Sent | None:
-        """None for one that the server had before this feed began: the video of a session that is taken up."""
-        self._frame_index += 1
-        self._changes = 0
-        self._frame = frame
-        if self._frame_index < attempt.next_frame:
-            return None
-        request = requests.frame_request(self._frame_index, frame, self._jpeg_quality, 0)
+    def _framed(self, frame: FrameLike) -> _Sent:
+        request = requests.frame_request(self._frame_index + 1, frame, self._jpeg_quality, 0)
         # The caller may use an array again, once it is asked for the next.
-        self._frame = request.frame.image
-        return _Sent(self._frame_index, False, request)
+        self._frame, self._changes = request.frame.image, 0
+        return _Sent(self._frame_index + 1, False, request)
 
-    def _changed(self, change: Draw | Remove, attempt: Attempt) -> _Sent | None:
-        """As `_framed`."""
-        if self._frame_index + 1 < attempt.next_frame:
-            return None
+    def _changed(self, change: Draw | Remove) -> _Sent:
         place = requests.Place(self._frame_index, self._changes + 1)
         request = requests.change_request(place, self._frame, change, self._jpeg_quality)
         return _Sent(self._frame_index, True, request)

@@ -203,6 +203,7 @@ class Stream:
             case "session":
                 opened = not self._session
                 self._session = event.session.session_id
+                self._feed.committed(event.session.committed_frame)
                 attempt.begin(event.session.next_frame)
                 if opened and isinstance(self._begin, Opening):
                     yield wire.first_frame(labels_of(self._begin.first_mask), event.session)

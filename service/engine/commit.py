@@ -70,11 +70,17 @@ class Committer:
             self._saving = asyncio.create_task(self._save(self._session.snapshot(), constant, self._covers, oldest))
         return self._saving
 
-    def refresh(self) -> None:
-        """Push the store's expiry on in the background, if the session was used well after the last time."""
+    @property
+    def fresh(self) -> bool:
+        """The store's expiry knows of the last use."""
+        return self._session.last_used <= self._refreshed
+
+    def refresh(self, *, now: bool = False) -> None:
+        """Push the store's expiry on in the background, if the session was used well after the last time; `now`: or at
+        all."""
         used_since = self._session.last_used - self._refreshed
         idle = self._touching is None or self._touching.done()
-        if idle and self.gone is None and used_since > self._idle_timeout_s / 4:
+        if idle and self.gone is None and used_since > (0 if now else self._idle_timeout_s / 4):
             self._touching = asyncio.create_task(self._touch())
 
     async def quiet(self) -> None:

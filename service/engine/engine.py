@@ -126,6 +126,9 @@ class LocalEngine:
         state.last_used = self._clock()
         entry = state.find(frame_index, received_through, self._limits.window)
         if entry is None:
+            if frame_index < state.next_frame:
+                # A bad frame's index, tried anew: that it was bad may be stored, and must not be what a crash leaves.
+                durability = Durability.STRICT
             entry = self._accept(resident, frame_index, frame, durability)
         outcome = await self._outcome(entry)
         await self._secure(resident, entry, durability)
@@ -147,15 +150,24 @@ class LocalEngine:
         unread = [] if received_through is None else state.unread(received_through)
         self._owners.give(session, stream)
         self._observer.session_resumed()
+        try:
+            answers = await self._unread(resident, unread)
+        except BaseException:
+            # It never came to be a stream, and must not keep the session from those that are.
+            self._owners.leave(session, stream or "")
+            raise
+        return Resumed(self._describe(resident), answers)
+
+    async def _unread(self, resident: Resident, unread: Sequence[Entry]) -> tuple[Answer | Failure, ...]:
         answers: list[Answer | Failure] = []
         for entry in unread:
             try:
                 answers.append(await self._outcome(entry))
             except S2sppError:
                 break  # this frame and those behind it have not come: the caller sends them again
-        if answers and state.frames_at_stake >= self._limits.max_uncommitted:
-            await resident.commits.through(state.revision)
-        return Resumed(self._describe(resident), tuple(answers))
+        if answers and resident.session.frames_at_stake >= self._limits.max_uncommitted:
+            await resident.commits.through(resident.session.revision)
+        return tuple(answers)
 
     async def leave(self, session: SessionId, stream: str) -> None:
         if not self._owners.leave(session, stream):

@@ -101,8 +101,9 @@ class Residence:
                 self._table.drop(session.id)
                 self._observer.session_expired()
             else:
-                commits.refresh()
-                if idle_s >= self._limits.park_idle_s:
+                parking = idle_s >= self._limits.park_idle_s
+                commits.refresh(now=parking)
+                if parking and commits.fresh:
                     self._table.drop(session.id)
                     self._observer.session_parked()
 

@@ -22,6 +22,8 @@ from service.core.types import (
 from service.engine.objects import Change, Followed
 from service.engine.turns import Entry, Outcome, Turn, overtaken
 
+LAST_INDEX = 2**62
+
 
 class Session:
     """A session in memory: what a stored snapshot says, and what came since."""
@@ -93,10 +95,13 @@ class Session:
         """The entry that answers frame `index`, or None when the frame is to be accepted now.
 
         Raises:
+            InvalidOption: no index that travels (int64 everywhere).
             FrameGap: beyond the next one, unless the session is a realtime one, whose caller may skip.
             FrameAcknowledged: its answer was taken.
             Overloaded: the window is full.
         """
+        if index > LAST_INDEX:
+            raise InvalidOption(f"frame indices go up to {LAST_INDEX}, and {index} came")
         if index > self.next_frame and not self.realtime:
             raise FrameGap(
                 f"frame {index} came, but frame {self.next_frame} is expected next; send that one",

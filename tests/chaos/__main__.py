@@ -19,6 +19,7 @@ from tests.chaos import clients, fuzz, kills, realtime
 from tests.chaos.material import FRAMES, Story, story
 from tests.chaos.server import KILL_POINTS, PROMISES
 
+LINES = {"kill points", "kills", "clients", "fuzz", "realtime"}
 KILLS_AT_RANDOM, CLIENT_KILLS, FUZZED = 20, 5, 10_000
 
 
@@ -32,6 +33,8 @@ def main() -> int:
     parser.add_argument("--bundle", help="model bundle; default: the shipped one that suits this machine")
     parser.add_argument("--frames", type=int, default=FRAMES)
     chosen = parser.parse_args()
+    if unknown := set(chosen.only or ()) - LINES:
+        parser.error(f"no line {', '.join(sorted(unknown))}; there are {', '.join(sorted(LINES))}")
     tale = story(chosen.frames)
     print(f"video: {tale.name}, {len(tale.jpegs)} frames; seed {chosen.seed}", flush=True)
     failed = 0

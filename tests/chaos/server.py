@@ -77,9 +77,14 @@ class ChaosStore:
             await save
             die()
         if existing and self._plan.reached("inside-commit"):
-            under_way = asyncio.ensure_future(save)
-            await asyncio.sleep(0.0005)
-            assert not under_way.cancelled()
+            # The command has left and waits at Redis, which gets to it, or does not, as both die.
+            for child in psutil.Process().children(recursive=True):
+                child.suspend()
+            under_way = asyncio.create_task(save)
+            await asyncio.sleep(0.1)
+            assert not under_way.done(), "Redis stands still"
+            for child in psutil.Process().children(recursive=True):
+                child.resume()
             die()
         if existing and self._plan.without == "commit-before-answer":
             # Told as stored, and stored later.

@@ -13,6 +13,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from service.core.errors import InputTooLarge, InvalidOption, UnsupportedMedia
 from service.core.types import EncodedImage, Flow, ImageFormat, MaskFormat, SessionOptions
+from service.transport.rest.commands import MOST_TEXT, first_faults
 
 RAW_RGB8 = "application/x-rgb8"
 SNIFFED = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
@@ -114,11 +115,12 @@ async def _options_part(form: FormData) -> SessionOptions:
 
 def read_options(model: type[_Model], text: str | bytes) -> _Model:
     """The JSON of a part `options`. Raises InvalidOption."""
+    if len(text) > MOST_TEXT:
+        raise InvalidOption(f"part 'options' is longer than {MOST_TEXT} bytes: it is a few names and values in JSON")
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        faults = (": ".join([*map(str, fault["loc"]), fault["msg"]]) for fault in error.errors())
-        raise InvalidOption(f"part 'options': {'; '.join(faults)}") from error
+        raise InvalidOption(f"part 'options': {first_faults(error)}") from error
 
 
 async def limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from service.core.errors import InvalidOption
 
+MOST_TEXT = 4096
+"""Characters: what is larger is no command, and would take its time to be parsed."""
+_MOST_FAULTS = 3
 _ObjectId = Annotated[int, Field(ge=1, le=255)]
 _Index = Annotated[int, Field(ge=0, le=2**63 - 1)]
 _Ordinal = Annotated[int, Field(ge=1, le=2**63 - 1)]
@@ -49,13 +52,21 @@ class CommandIn(_In):
         return self
 
 
+def first_faults(error: ValidationError) -> str:
+    faults = [": ".join([*map(str, fault["loc"]), fault["msg"]]) for fault in error.errors()[:_MOST_FAULTS]]
+    return "; ".join([*faults, "..."] if error.error_count() > _MOST_FAULTS else faults)
+
+
 def read_command(text: str) -> CommandIn:
     """Raises InvalidOption."""
+    if len(text) > MOST_TEXT:
+        raise InvalidOption(
+            f"text message of {len(text)} characters; a command has a few, and images go as binary messages"
+        )
     try:
         return CommandIn.model_validate_json(text)
     except ValidationError as error:
-        faults = (": ".join([*map(str, fault["loc"]), fault["msg"]]) for fault in error.errors())
         raise InvalidOption(
-            f"text message: {'; '.join(faults)}. Images go as binary messages; text is "
+            f"text message: {first_faults(error)}. Images go as binary messages; text is "
             '{"received_through": 7}, {"draw": {}} or {"remove": {"object_id": 2}}'
         ) from error

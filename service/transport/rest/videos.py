@@ -179,8 +179,7 @@ class _Conversation(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         out = _Outgoing(send, self._desk.bounds.stall_s)
         try:
-            with self._desk.place():
-                await self._talk(Request(scope, receive), out)
+            await self._talk(Request(scope, receive), out)
         except ClientDisconnect:
             _log.info("the sender of a video went away")
         except asyncio.CancelledError:  # the time that a stopping server gives to requests is over
@@ -192,6 +191,8 @@ class _Conversation(Response):
         desk, bounds = self._desk, self._desk.bounds
         client = client_name(request.client.host) if request.client else ""
         desk.engine.refuse_if_full(client)
+        with desk.place():
+            pass  # full: told before anything is read
         body = _steady(limited(request, bounds.max_bytes + 2 * desk.max_image_bytes + FORM_OVERHEAD), bounds.stall_s)
         async with aclosing(form_events(request.headers.get("content-type", ""), body)) as events:
             head = await read_head(events, ("mask", "options"), "video", desk.max_image_bytes)
@@ -202,7 +203,8 @@ class _Conversation(Response):
             mask = mask_image(*head["mask"])
             options = read_options(VideoOptionsIn, head["options"][0]) if "options" in head else VideoOptionsIn()
             writer = answer_writer(self._answer, options.mask_format)
-            with GrowingFile(bounds.max_bytes, "video") as file:
+            # A place is for who has begun: one that sends nothing keeps nobody out.
+            with desk.place(), GrowingFile(bounds.max_bytes, "video") as file:
                 upload = asyncio.create_task(self._take_in(events, request.receive, file))
                 try:
                     async with FrameStream(file, desk.videos, desk.threads) as frames:

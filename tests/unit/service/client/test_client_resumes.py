@@ -196,6 +196,34 @@ async def test_a_new_client_goes_on_where_another_one_was_left(server: Server) -
         await in_thread(lambda: second_client(session, 14, first_index=100))
 
 
+async def test_a_client_that_resumed_goes_on_through_a_crash_too(server: Server) -> None:
+    """What the server had, and had not stored, is asked for again: the new client must have kept it."""
+    undisturbed, _ = await in_thread(lambda: follow(server))
+    loop = asyncio.get_running_loop()
+
+    def first_client() -> tuple[str, Seen]:
+        found = []
+        with Client(server.target) as client:
+            for result in client.track(script(), MASK, on_frame_error=lambda *_: None, keep_session=True):
+                found.append(seen(result))
+                if result.frame_index == 13:
+                    break
+        return result.session, found
+
+    session, found = await in_thread(first_client)
+
+    def second_client() -> Seen:
+        rest = []
+        with Client(server.target, retry_for_s=20) as client:
+            for result in client.resume(session, script(), 13, on_frame_error=lambda *_: None):
+                rest.append(seen(result))
+                if result.frame_index in (14, 15, 22):
+                    asyncio.run_coroutine_threadsafe(server.restart(), loop).result()
+        return rest
+
+    assert found + await in_thread(second_client) == undisturbed
+
+
 async def test_the_async_client_resumes_and_changes_objects_too(server: Server) -> None:
     undisturbed, _ = await in_thread(lambda: follow(server))
     async with AsyncClient(server.target) as client:

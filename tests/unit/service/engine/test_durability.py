@@ -287,12 +287,14 @@ async def test_a_relaxed_session_goes_on_from_its_last_commit(world: World, cras
     assert answers == expected[next_frame - 1 :]
 
 
-async def test_a_frame_tried_anew_is_not_called_committed_before_it_is(world: World) -> None:
+async def test_a_frame_tried_anew_is_stored_before_its_answer_since_that_it_was_bad_may_be(world: World) -> None:
     session = await world.open()
     with pytest.raises(InvalidInput):
         await world.post(session, 1, BAD)
     assert (await world.engine.describe(session)).committed_frame == 1
-    assert (await world.post(session, 1, durability=RELAXED)).committed_frame == 0
+    assert (await world.post(session, 1, durability=RELAXED)).committed_frame == 1
+    world.crash()
+    assert (await world.post(session, 2)).answer == (await undisturbed(2))[1]
 
 
 async def test_a_commit_while_a_bad_frame_is_tried_anew_leaves_its_index_open(world: World) -> None:

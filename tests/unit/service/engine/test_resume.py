@@ -157,3 +157,19 @@ def park(world: World) -> bool:
     world.clock.advance(world.limits.park_idle_s)
     world.engine.sweep()
     return False
+
+
+async def test_a_resume_that_comes_to_nothing_takes_the_session_from_nobody() -> None:
+    world = World(EngineLimits(max_uncommitted=2, commit_every=100))
+    session = (await world.engine.open(raw_frame(0), raw_mask(first_labels()), RAW, stream="old")).info.session
+    await world.post(session, 1, None, RELAXED, 0)
+    world.wire.failing = True
+    with pytest.raises(Unavailable):
+        await world.post(session, 2, None, RELAXED, 0)
+    with pytest.raises(Unavailable):
+        await world.engine.resume(session, 0, "new")
+    world.wire.failing = False
+    # It is nobody's: whoever resumes has it.
+    await world.engine.resume(session, 0, "newer")
+    await world.engine.segment(session, 3, raw_frame(3), durability=RELAXED, received_through=2, stream="newer")
+    await world.end()
