@@ -481,9 +481,12 @@ class FrameError(_message.Message):
     FRAME_INDEX_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     OF_CHANGE_FIELD_NUMBER: _builtins.int
+    COMMITTED_FRAME_FIELD_NUMBER: _builtins.int
     frame_index: _builtins.int
     of_change: _builtins.bool
     """Not the frame failed, but a change of the objects after it. They are as they were."""
+    committed_frame: _builtins.int
+    """As in a mask."""
     @_builtins.property
     def status(self) -> _status_pb2.Status: ...
     def __init__(
@@ -492,10 +495,11 @@ class FrameError(_message.Message):
         frame_index: _builtins.int = ...,
         status: _status_pb2.Status | None = ...,
         of_change: _builtins.bool = ...,
+        committed_frame: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_index", b"frame_index", "of_change", b"of_change", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_frame", b"committed_frame", "frame_index", b"frame_index", "of_change", b"of_change", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -222,6 +222,7 @@ class Stream:
 
     def _failed(self, answer: pb.FrameError, attempt: Attempt) -> Iterator[Outcome]:
         error = error_from_frame(answer)
+        self._feed.committed(answer.committed_frame)
         if _may_pass(error):
             # Its index is open again, and so are those behind it.
             raise _Interrupted(error)

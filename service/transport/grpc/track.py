@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from s2spp.v1 import segmentation_pb2 as pb
-from service.core.errors import InvalidOption, OwnershipLost, Unavailable, error_from_reason
+from service.core.errors import (
+    InvalidOption,
+    OwnershipLost,
+    S2sppError,
+    SessionExpired,
+    SessionUnknown,
+    SnapshotDamaged,
+    Unavailable,
+    error_from_reason,
+)
 from service.core.ports import Delivered, Engine
 from service.core.types import Answer, Durability, Failure, ObjectChange, RemoveObject, SessionId, SessionInfo
 from service.transport.grpc import convert
@@ -64,7 +73,7 @@ class FrameLoop:
         stop = asyncio.create_task(self._stop(reader))
         try:
             while (pending := await self._pending.get()) is not None:
-                await self._write(await _response(pending))
+                await self._write(await self._response(pending))
                 if not pending.is_change:
                     self._answered_through = max(self._answered_through, pending.frame_index)
                 self._slots.release()
@@ -143,24 +152,40 @@ class FrameLoop:
             stream=self._stream,
         )
 
+    async def _response(self, pending: _Pending) -> pb.TrackResponse:
+        """A frame that failed is an answer like any other; only losing the session ends the stream."""
+        try:
+            said = await pending.answer
+            if isinstance(said, SessionInfo):
+                return pb.TrackResponse(objects=convert.session_message(said))
+            return pb.TrackResponse(mask=convert.mask_message(said))
+        except _ENDS:
+            raise
+        except Exception as error:
+            failed = pb.FrameError(
+                frame_index=pending.frame_index,
+                status=status_of(error),
+                of_change=pending.is_change,
+                committed_frame=await self._committed_frame(),
+            )
+            return pb.TrackResponse(error=failed)
+
+    async def _committed_frame(self) -> int:
+        try:
+            return (await self._engine.describe(self._session)).committed_frame
+        except S2sppError:
+            return 0  # nothing is known to be stored
+
+
+_ENDS = (OwnershipLost, SessionUnknown, SessionExpired, SnapshotDamaged)
+"""Without its session a stream has nothing more to say."""
+
 
 def replayed(answer: Answer | Failure, committed_frame: int) -> pb.TrackResponse:
     """An answer that was made before this stream."""
     if isinstance(answer, Answer):
         return pb.TrackResponse(mask=convert.mask_message(Delivered(answer, committed_frame)))
     error = error_from_reason(answer.reason, answer.message, dict(answer.metadata))
-    return pb.TrackResponse(error=pb.FrameError(frame_index=answer.frame_index, status=status_of(error)))
-
-
-async def _response(pending: _Pending) -> pb.TrackResponse:
-    """A frame that failed is an answer like any other; only losing the session ends the stream."""
-    try:
-        said = await pending.answer
-        if isinstance(said, SessionInfo):
-            return pb.TrackResponse(objects=convert.session_message(said))
-        return pb.TrackResponse(mask=convert.mask_message(said))
-    except OwnershipLost:
-        raise
-    except Exception as error:
-        status, index = status_of(error), pending.frame_index
-        return pb.TrackResponse(error=pb.FrameError(frame_index=index, status=status, of_change=pending.is_change))
+    return pb.TrackResponse(
+        error=pb.FrameError(frame_index=answer.frame_index, status=status_of(error), committed_frame=committed_frame)
+    )

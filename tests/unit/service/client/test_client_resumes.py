@@ -12,6 +12,7 @@ import pytest
 
 from service.client import AsyncClient, Client, Draw, Remove, TrackedFrame
 from service.client.feed import TrackItem
+from service.client.requests import WINDOW
 from service.core.errors import (
     FrameAcknowledged,
     FrameDropped,
@@ -21,7 +22,7 @@ from service.core.errors import (
     SessionUnknown,
     Unavailable,
 )
-from service.core.types import Flow, MaskFormat
+from service.core.types import Flow, MaskFormat, SessionOptions
 from service.transport.grpc import GrpcServer, start_grpc
 from tests.fakes.engine_world import World, first_labels
 from tests.fakes.waiting import in_thread, until
@@ -284,3 +285,19 @@ async def test_a_live_source_drops_what_cannot_be_computed_and_says_so(server: S
     taken = await in_thread(live)
     assert sorted(taken + drops) == list(range(FRAMES)) and taken == sorted(taken)
     assert drops and server.world.watcher.events["dropped"] == len(drops)
+
+
+async def test_frames_that_fail_for_ever_are_not_kept_for_ever(server: Server) -> None:
+    """As when a camera changes its resolution: what is stored of them is forgotten here."""
+
+    def follow_bad() -> int:
+        with Client(server.target) as client:
+            frames = [*video(2), *([np.zeros((20, 20, 3), np.uint8)] * 300)]
+            stream = client.stream(frames, MASK, SessionOptions(), None, False)
+            most = 0
+            for _ in stream:
+                most = max(most, len(stream._feed._kept))
+            stream.close()
+            return most
+
+    assert await in_thread(follow_bad) <= 64 + WINDOW
