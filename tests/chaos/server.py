@@ -69,8 +69,12 @@ class ChaosStore:
         self.blocked.set()
 
     async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> None:
+        held = any(answer.frame_index >= self._plan.frame for answer in snapshot.outbox)
         if self._plan.without == "outbox":
             snapshot = replace(snapshot, outbox=())
+        if self._plan.without == "acknowledgement":
+            # As if all that was answered had been taken.
+            snapshot = replace(snapshot, outbox=(), received_through=snapshot.next_frame - 1)
         await self.blocked.wait()
         save = self._store.save(snapshot, ttl_s, constant=constant, existing=existing)
         if not existing and self._plan.reached("during-open"):
@@ -93,7 +97,6 @@ class ChaosStore:
             task.add_done_callback(self._late.discard)
             return
         await save
-        held = any(answer.frame_index >= self._plan.frame for answer in snapshot.outbox)
         if held and self._plan.kill_at == "after-commit-before-answer":
             die()
 
@@ -113,8 +116,6 @@ class ChaosEngine:
         return await self._engine.open(*args, **options)
 
     async def segment(self, session: SessionId, frame_index: int, *args: Any, **options: Any) -> Delivered:
-        if self._plan.without == "acknowledgement":
-            options["received_through"] = frame_index - 1
         received = options.get("received_through") or 0
         if self._plan.kill_at == "after-commit-before-answer" and frame_index >= self._plan.frame:
             # This answer and those behind it are held; the commit that covers them is what kills.
