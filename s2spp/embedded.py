@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -20,10 +22,17 @@ class EmbeddedServer:
     """`with EmbeddedServer(folder) as server: server.http, server.grpc`. A process of its own on free ports, that ends
     when this one does, even by kill -9.
 
-    http: "http://127.0.0.1:PORT"; grpc: "127.0.0.1:PORT". Its log is FOLDER/server.log.
+    http: "http://127.0.0.1:PORT"; grpc: "127.0.0.1:PORT". Its log is FOLDER/server.log. `environment`: more settings.
     """
 
-    def __init__(self, data_dir: Path, bundle: str | None = None, threads: int = 0) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        bundle: str | None = None,
+        threads: int = 0,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._environment = {**os.environ, **(environment or {})}
         self.data_dir = data_dir
         self.log = data_dir / "server.log"
         self._command = [
@@ -55,7 +64,12 @@ class EmbeddedServer:
         with self.log.open("ab") as log:
             # The pipe is never written to. Its end here closes with this process, however that goes.
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=self._environment,
             )
         try:
             if self._comes_up(self._process):

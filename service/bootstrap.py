@@ -89,6 +89,8 @@ async def build_engine(
         images=ImageLimits(settings.max_image_bytes, settings.max_pixels),
         idle_timeout_s=settings.idle_timeout_s,
         window=max(EngineLimits.window, settings.window),
+        commit_every=settings.commit_every,
+        commit_bytes_per_s=settings.commit_bytes_per_s,
     )
     queue = BatchingQueue(runtime, settings.max_batch)
     engine = LocalEngine(queue, store, runtime.info, limits, clock, observer)
@@ -195,6 +197,7 @@ async def _transports(settings: Settings, engine: Engine, telemetry: Telemetry) 
             at_a_time=settings.max_videos,
             stall_s=min(settings.idle_timeout_s, _STALL_S),
         ),
+        cors_origins=settings.cors_origins,
     )
     listen = f"[{settings.host}]" if ":" in settings.host else settings.host
     local = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(listen, listen)

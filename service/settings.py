@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _PREFIX = "S2SPP_"
 _OTLP_NAMES = ("S2SPP_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -28,6 +28,10 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+def _listed(value: object) -> object:
+    return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
+
+
 class Settings(BaseSettings):
     """What the server and the in-process engine can be told. Each field `x` is the variable `S2SPP_X`."""
 
@@ -37,6 +41,10 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every network")
     http_port: int = Field(8000, ge=0, le=65535, description="Port of REST and WebSocket; 0 for any free one")
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        (),
+        description="Web pages that may call, by their origin (https://page.example), commas between; * for all",
+    )
     grpc_port: int = Field(50051, ge=0, le=65535, description="Port of gRPC; 0 for any free one")
     data_dir: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
         default_factory=_state_folder,
@@ -72,6 +80,11 @@ class Settings(BaseSettings):
     max_objects: int = Field(32, ge=1, le=255, description="Objects in one session")
     idle_timeout_s: PositiveFloat = Field(3600, description="Seconds after which an idle session expires")
     window: PositiveInt = Field(16, description="Frames of one stream that may be under way")
+    commit_every: PositiveInt = Field(8, description="Frames between two commits of a stream")
+    commit_bytes_per_s: PositiveFloat = Field(
+        50e6,
+        description="What all commits may take; beyond it streams are stored less often, every 32 frames at least",
+    )
     max_batch: PositiveInt = Field(16, description="Objects of all sessions that share one run of the model")
     drain_s: PositiveFloat = Field(5, description="Seconds that running requests get when the server stops")
 

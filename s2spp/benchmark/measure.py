@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -36,11 +37,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Material:
-    """Frames RGB and as JPEG, played forth and back, and a label map of up to ten objects."""
+    """Frames RGB and as JPEG, played forth and back. `size`: their height and width."""
 
     frames: Sequence[NDArray[np.uint8]]
     jpegs: Sequence[bytes]
-    labels: NDArray[np.uint8]
+    size: tuple[int, int]
 
     def turn(self, index: int) -> int:
         """Which picture frame `index` is, forth and back without a jump."""
@@ -49,16 +50,19 @@ class Material:
         return place if place <= last else 2 * last - place
 
     def mask(self, objects: int) -> NDArray[np.uint8]:
-        return np.where(self.labels <= objects, self.labels, 0).astype(np.uint8)
+        return grid_of_objects(*self.size, objects)
 
 
-def grid_of_objects(height: int, width: int) -> NDArray[np.uint8]:
-    """Ten rectangles, 1..10, in two rows."""
+def grid_of_objects(height: int, width: int, objects: int) -> NDArray[np.uint8]:
+    """Rectangles with the ids 1, 2, ...: large ones in two rows for up to ten, as many rows as it takes for more."""
+    rows = 2 if objects <= 10 else math.ceil(math.sqrt(objects / 2))
+    columns = max(5, math.ceil(objects / rows))
+    tall, wide = height / rows, width / columns
     labels = np.zeros((height, width), np.uint8)
-    for index in range(10):
-        row, column = divmod(index, 5)
-        top, left = int((0.12 + 0.45 * row) * height), int((0.04 + 0.19 * column) * width)
-        labels[top : top + height // 4, left : left + width // 8] = index + 1
+    for index in range(objects):
+        row, column = divmod(index, columns)
+        top, left = int((0.24 + row) * tall), int((0.2 + column) * wide)
+        labels[top : top + int(tall / 2), left : left + int(wide * 0.625)] = index + 1
     return labels
 
 
@@ -124,7 +128,7 @@ async def measure(cell: Cell, make: Callable[[], Lane], material: Material, mask
 def measure_raw(runtime: Runtime, sessions: int, objects: int, material: Material, budget_s: float) -> Run:
     """The bare model: one batch of `sessions` frames and `objects` on each, frames resized beforehand."""
     info = runtime.info
-    height, width = material.labels.shape
+    height, width = material.size
     size = model_size(height, width, info.pixel_budget, info.multiple)
     frames = [frame_to_model(frame, size) for frame in material.frames]
     mask = material.mask(objects)

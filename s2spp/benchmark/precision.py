@@ -50,7 +50,7 @@ def int8_conv_gops(threads: int) -> float:
 
 def compare_precisions(floats: Runtime, int8: Runtime, material: Material, seconds: float) -> Precisions:
     """Both runtimes step through the same frames in turns, so that a busy moment meets both."""
-    height, width = material.labels.shape
+    height, width = material.size
     mask = material.mask(1)
     runs: list[tuple[Runtime, State, list[float]]] = []
     for runtime in (floats, int8):

@@ -21,14 +21,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from s2spp.benchmark.lanes import EngineLane, GrpcLane, Lane, RestLane, WebSocketLane
-from s2spp.benchmark.measure import Cell, Material, Run, grid_of_objects, measure, measure_raw
+from s2spp.benchmark.measure import Cell, Material, Run, measure, measure_raw
 from s2spp.benchmark.precision import compare_precisions, int8_conv_gops
 from s2spp.demo_clip import render_demo_clip
 from s2spp.embedded import EmbeddedServer
 from service.bootstrap import build_engine, load_runtime
 from service.runtime import BundleError
 from service.runtime.choose import FLOAT, INT8
-from service.settings import Settings
+from service.settings import Settings, variable
 
 PATHS = ("raw", "engine", "grpc", "ws", "rest")
 _SIZE = (480, 854)
@@ -57,7 +57,8 @@ def run_suite(plan: Plan, console: Console) -> dict[str, Any]:
 
 
 async def _run(plan: Plan, material: Material, progress: Progress) -> dict[str, Any]:
-    settings = Settings.load(bundle=plan.bundle, threads=plan.threads)
+    limits = {"max_objects": max(plan.objects), "max_sessions": 64 + max(plan.sessions)}
+    settings = Settings.load(bundle=plan.bundle, threads=plan.threads, **limits)
     runtime = load_runtime(settings)
     runs: list[Run] = []
     gops = await asyncio.to_thread(int8_conv_gops, plan.threads)
@@ -68,7 +69,8 @@ async def _run(plan: Plan, material: Material, progress: Progress) -> dict[str, 
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(build_engine(settings, runtime=runtime))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="s2spp-bench-"))
-        server = EmbeddedServer(Path(folder), plan.bundle, plan.threads)
+        environment = {variable(name): str(limit) for name, limit in limits.items()}
+        server = EmbeddedServer(Path(folder), plan.bundle, plan.threads, environment)
         if set(plan.paths) & {"grpc", "ws", "rest"} or plan.memory_frames:
             stack.enter_context(server)
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=server.http, timeout=120))
@@ -128,7 +130,7 @@ def _material() -> Material:
         cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
         for frame in frames
     ]
-    return Material(frames, jpegs, grid_of_objects(*_SIZE))
+    return Material(frames, jpegs, _SIZE)
 
 
 def _png(labels: Any) -> bytes:

@@ -43,7 +43,9 @@ def bench(
     chosen = [path.strip() for path in paths.split(",")]
     if unknown := set(chosen) - set(PATHS):
         raise ValueError(f"no such path: {', '.join(sorted(unknown))}; there are {', '.join(PATHS)}")
-    plan = Plan(bundle, chosen, _numbers(sessions), _numbers(objects), seconds, memory_frames, threads, precisions)
+    plan = Plan(
+        bundle, chosen, _numbers(sessions), _numbers(objects, most=255), seconds, memory_frames, threads, precisions
+    )
     console = Console()
     result = run_suite(plan, Console(stderr=True))
     table = Table(
@@ -79,11 +81,11 @@ def bench(
         write_json(json_file, result)
 
 
-def _numbers(text: str) -> list[int]:
+def _numbers(text: str, most: int = 10_000) -> list[int]:
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
         raise ValueError(f"numbers by comma, such as 1,4,16; got {text!r}") from None
-    if min(numbers) < 1:
-        raise ValueError(f"each number is at least 1; got {text!r}")
+    if min(numbers) < 1 or max(numbers) > most:
+        raise ValueError(f"each number is 1 to {most}; got {text!r}")
     return numbers

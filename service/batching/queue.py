@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -42,7 +43,8 @@ class _Item(Generic[_Reply]):
 
 class BatchingQueue:
     """The StepQueue port, for one event loop. Runtime calls run in one thread of the queue's own, at most
-    `max_objects` objects in a batch (an item with more runs alone)."""
+    `max_objects` objects in a batch: a frame with more takes several. So a run's memory is bounded, and others need not
+    wait for all of them."""
 
     def __init__(self, runtime: Runtime, max_objects: int) -> None:
         self._runtime = runtime
@@ -55,16 +57,22 @@ class BatchingQueue:
 
     async def initialise(self, frame: ImageU8, masks: NDArray[np.uint8]) -> State:
         """State of the N objects of `masks` [N,h,w] (0/1) on `frame` [h,w,3]."""
-        reply: asyncio.Future[State] = asyncio.get_running_loop().create_future()
-        self._put(_Item(self._initialise_batch, frame, {"mask": masks}, len(masks), reply))
-        return await reply
+        parts = self._parts({"mask": masks}, len(masks))
+        return _join(await asyncio.gather(*(self._run(self._initialise_batch, frame, *part) for part in parts)))
 
     async def step(self, frame: ImageU8, state: State) -> StepResult:
         """One step of the N objects of `state` on `frame` [h,w,3]; the result holds these N only."""
-        reply: asyncio.Future[StepResult] = asyncio.get_running_loop().create_future()
-        objects = len(next(iter(state.values())))
-        self._put(_Item(self._step_batch, frame, state, objects, reply))
-        return await reply
+        parts = self._parts(state, len(next(iter(state.values()))))
+        results = await asyncio.gather(*(self._run(self._step_batch, frame, *part) for part in parts))
+        if len(results) == 1:
+            return results[0]
+        changed = _join([{name: result.state[name] for name in self._changing} for result in results])
+        return StepResult(
+            np.concatenate([result.probability for result in results]),
+            {**state, **changed},
+            sum(result.compute_ms for result in results),
+            results[0].queue_ms,
+        )
 
     async def close(self) -> None:
         """Lets the running batch end and answer; what waits gets Unavailable."""
@@ -77,12 +85,27 @@ class BatchingQueue:
             await asyncio.wait({self._worker})
         self._thread.shutdown()
 
-    def _put(self, item: _Item[Any]) -> None:
+    def _parts(self, tensors: State, objects: int) -> list[tuple[State, int]]:
+        """Of [N,...] tensors, none with more objects than a batch may have, and how many each has."""
+        if objects <= self._max_objects:
+            return [(tensors, objects)]
+        bounds = [*range(0, objects, self._max_objects), objects]
+        return [
+            ({name: tensor[start:end] for name, tensor in tensors.items()}, end - start)
+            for start, end in pairwise(bounds)
+        ]
+
+    async def _run(
+        self, run: Callable[[Sequence[_Item[_Reply]]], list[_Reply]], frame: ImageU8, tensors: State, objects: int
+    ) -> _Reply:
+        """Its turn in the queue."""
         if self._closed:
             raise _closing()
-        self._pending.append(item)
+        reply: asyncio.Future[_Reply] = asyncio.get_running_loop().create_future()
+        self._pending.append(_Item(run, frame, tensors, objects, reply))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
+        return await reply
 
     async def _work(self) -> None:
         while batch := self._next_batch():

@@ -131,6 +131,11 @@ class Feed:
                 self._kept.popleft()
                 self._forgotten += 1
 
+    @property
+    def last_frame(self) -> int:
+        """Index of the frame that came out of the source last."""
+        return self._frame_index
+
     def raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure

@@ -23,7 +23,15 @@ from service.client.errors import error_from_call, error_from_frame
 from service.client.feed import Attempt, Feed, TrackItem
 from service.client.images import MaskLike, labels_of
 from service.client.wire import TrackedFrame
-from service.core.errors import FrameDropped, FrameGap, IdempotencyKeyInUse, Overloaded, S2sppError, Unavailable
+from service.core.errors import (
+    FrameDropped,
+    FrameGap,
+    IdempotencyKeyInUse,
+    Overloaded,
+    S2sppError,
+    SessionRolledBack,
+    Unavailable,
+)
 from service.core.types import SessionOptions
 
 OnFrameError = Callable[[int, S2sppError], None]
@@ -155,6 +163,8 @@ class Stream:
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
                 first = self._resume_request() if self._session else first
         self._feed.raise_failure()
+        if not self._feed.closed:
+            self._refuse_if_lost(self._feed.last_frame + 1)
 
     def _first_request(self) -> pb.TrackRequest:
         if isinstance(self._begin, Resumption):
@@ -212,6 +222,7 @@ class Stream:
                 self._feed.committed(event.mask.committed_frame)
                 # After a crash, frames whose masks were taken are sent once more.
                 if event.mask.frame_index > self._feed.received_through:
+                    self._refuse_if_lost(event.mask.frame_index)
                     yield wire.tracked_frame(event.mask, self._session)
                     self._feed.taken(event.mask.frame_index)
             case "objects":
@@ -230,8 +241,18 @@ class Stream:
             self._feed.change_answered(attempt, made=False)
             yield FrameFailure(answer.frame_index, error)
         elif answer.frame_index > self._feed.received_through:
+            self._refuse_if_lost(answer.frame_index)
             yield FrameFailure(answer.frame_index, error)
             self._feed.taken(answer.frame_index)
+
+    def _refuse_if_lost(self, next_index: int) -> None:
+        """Raises SessionRolledBack: there is no outcome of some frame before `next_index`, and none will come."""
+        first = self._feed.received_through + 1
+        if first < next_index:
+            raise SessionRolledBack(
+                f"the answers to frames {first} to {next_index - 1} are gone from the server: its store lost writes",
+                frame_index=first - 1,
+            )
 
     def cancel(self) -> None:
         """Wakes whoever waits for an outcome or for room to send."""

@@ -218,3 +218,9 @@ class Snapshot:
     state_constant: State
     outbox: tuple[Answer | Failure, ...]
     changes: tuple[str, ...] = ()
+
+    def stored_bytes(self, *, constant: bool) -> int:
+        """What a save of it takes: states and masks, not the few hundred bytes beside them."""
+        states = [*self.state_changing.values(), *(self.state_constant.values() if constant else ())]
+        masks = (len(kept.mask) for kept in self.outbox if isinstance(kept, Answer))
+        return sum(int(state.nbytes) for state in states) + sum(masks)

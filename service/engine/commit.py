@@ -14,7 +14,9 @@ from collections.abc import Awaitable
 from service.core.errors import S2sppError, SessionExpired, SessionUnknown
 from service.core.ports import Clock, EngineObserver, SessionStore
 from service.core.types import Snapshot
+from service.engine.budget import CommitBudget
 from service.engine.faults import told
+from service.engine.limits import EngineLimits
 from service.engine.session import Session
 
 _log = logging.getLogger(__name__)
@@ -30,6 +32,7 @@ class Committer:
         store: SessionStore,
         clock: Clock,
         idle_timeout_s: float,
+        budget: CommitBudget,
         observer: EngineObserver,
     ) -> None:
         self.gone: S2sppError | None = None
@@ -38,6 +41,7 @@ class Committer:
         self._store = store
         self._clock = clock
         self._idle_timeout_s = idle_timeout_s
+        self._budget = budget
         self._observer = observer
         self._covers = 0
         self._saving: asyncio.Task[S2sppError | None] | None = None
@@ -70,6 +74,13 @@ class Committer:
             self._saving = asyncio.create_task(self._save(self._session.snapshot(), constant, self._covers, oldest))
         return self._saving
 
+    def start_if_due(self, limits: EngineLimits) -> None:
+        """Every `commit_every` frames, and later where that takes too many bytes."""
+        at_stake = self._session.frames_at_stake
+        latest = max(limits.commit_every, limits.max_uncommitted // 2)
+        if self.gone is None and at_stake >= limits.commit_every and (self._budget.allows or at_stake >= latest):
+            self.start()
+
     @property
     def fresh(self) -> bool:
         """The store's expiry knows of the last use."""
@@ -91,6 +102,7 @@ class Committer:
 
     async def _save(self, snapshot: Snapshot, constant: bool, revision: int, oldest: float | None) -> S2sppError | None:
         began = time.perf_counter()
+        self._budget.spend(snapshot.stored_bytes(constant=constant))
         error = await self._ask(self._store.save(snapshot, self._ttl_s(), constant=constant, existing=True))
         ended = time.perf_counter()
         self._observer.commit_ended(ended - began, error is None, None if oldest is None else ended - oldest)

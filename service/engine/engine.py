@@ -1,8 +1,8 @@
 """The Engine port in one process: sessions in memory, stepped through a queue, kept in a store.
 
-Public calls decide; the parts do: `session` the rules, `stepping` one frame's way, `commit` what is stored when,
-`residence` who is in memory. Whatever must outlive its caller (a frame, a save, a restore) is one of the engine's
-`tasks`.
+Public calls decide; the parts do: `opening` how a session begins, `session` the rules, `stepping` one frame's way,
+`commit` what is stored when, `residence` who is in memory. Whatever must outlive its caller (a frame, a save, a
+restore) is one of the engine's `tasks`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,7 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from service.core.errors import (
-    S2sppError,
-    error_from_reason,
-)
+from service.core.errors import S2sppError, error_from_reason
 from service.core.ports import Clock, Delivered, EngineObserver, Opened, Resumed, SessionStore, StepQueue
 from service.core.types import (
     Answer,
@@ -26,16 +23,12 @@ from service.core.types import (
     SessionId,
     SessionInfo,
     SessionOptions,
-    Snapshot,
-    State,
 )
-from service.engine.faults import told
-from service.engine.idempotency import Keyed, OpeningKeys
 from service.engine.limits import EngineLimits
 from service.engine.objects import digest_of
 from service.engine.observer import SilentObserver
+from service.engine.opening import Opener
 from service.engine.owners import Owners
-from service.engine.pixels import read_opening
 from service.engine.residence import Residence
 from service.engine.stepping import Stepper
 from service.engine.table import Resident
@@ -56,7 +49,6 @@ class LocalEngine:
         clock: Clock,
         observer: EngineObserver | None = None,
     ) -> None:
-        self._queue = queue
         self._store = store
         self._info = info
         self._limits = limits
@@ -67,7 +59,7 @@ class LocalEngine:
         self._residence = Residence(store, info, limits, clock, self._observer, self._tasks)
         self._stepper = Stepper(queue, self._threads, info, limits, self._observer)
         self._owners = Owners()
-        self._keys = OpeningKeys(store)
+        self._opener = Opener(queue, store, self._threads, info, limits, self._residence, self._tasks)
 
     async def open(
         self,
@@ -80,26 +72,9 @@ class LocalEngine:
         stream: str | None = None,
     ) -> Opened:
         self._tasks.refuse_if_closed()
-        if idempotency_key is None:
-            with self._residence.permit(client):
-                opened = await self._tasks.own(self._open(frame, mask, options, client))
-        else:
-            opened = await self._open_once(frame, mask, options, client, idempotency_key)
+        opened = await self._opener.open(frame, mask, options, client, idempotency_key)
         self._owners.give(opened.info.session, stream)
         return opened
-
-    async def _open_once(
-        self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions, client: str, idempotency_key: str
-    ) -> Opened:
-        with self._keys.hold(idempotency_key):
-            loop = asyncio.get_running_loop()
-            keyed = await loop.run_in_executor(self._threads, Keyed.of, idempotency_key, frame, mask, options)
-            replay = await self._keys.told(keyed)
-            if replay is not None:
-                (await self._residence.find(replay.info.session)).session.last_used = self._clock()
-                return replay
-            with self._residence.permit(client):
-                return await self._tasks.own(self._open(frame, mask, options, client, keyed))
 
     def refuse_if_full(self, client: str = "") -> None:
         self._tasks.refuse_if_closed()
@@ -117,13 +92,12 @@ class LocalEngine:
         told_committed: int = 0,
         stream: str | None = None,
     ) -> Delivered:
-        resident = await self._residence.find(session)
+        resident = await self._residence.use(session)
         # From here to the acceptance nothing may wait: the order of the calls is the order of the frames.
         self._tasks.refuse_if_closed()
         self._owners.check(session, stream)
         state = resident.session
         state.refuse_if_rolled_back(told_committed)
-        state.last_used = self._clock()
         entry = state.find(frame_index, received_through, self._limits.window)
         if entry is None:
             if frame_index < state.next_frame:
@@ -143,10 +117,9 @@ class LocalEngine:
         stream: str | None = None,
         told_committed: int = 0,
     ) -> Resumed:
-        resident = await self._residence.find(session)
+        resident = await self._residence.use(session)
         state = resident.session
         state.refuse_if_rolled_back(told_committed)
-        state.last_used = self._clock()
         unread = [] if received_through is None else state.unread(received_through)
         self._owners.give(session, stream)
         self._observer.session_resumed()
@@ -156,7 +129,7 @@ class LocalEngine:
             # It never came to be a stream, and must not keep the session from those that are.
             self._owners.leave(session, stream or "")
             raise
-        return Resumed(self._describe(resident), answers)
+        return Resumed(self._residence.describe(resident), answers)
 
     async def _unread(self, resident: Resident, unread: Sequence[Entry]) -> tuple[Answer | Failure, ...]:
         answers: list[Answer | Failure] = []
@@ -186,12 +159,11 @@ class LocalEngine:
         ordinal: int | None = None,
         stream: str | None = None,
     ) -> SessionInfo:
-        resident = await self._residence.find(session)
+        resident = await self._residence.use(session)
         # As for frames: nothing may wait from here to the acceptance; so the digest, about 1 ms per 2 MB, is made here.
         self._tasks.refuse_if_closed()
         self._owners.check(session, stream)
         state, digest = resident.session, digest_of(change)
-        state.last_used = self._clock()
         accepted = state.find_change(frame_index, ordinal, digest, self._limits.window)
         if accepted is None:
             accepted, before, turn = state.accept_change(digest)
@@ -201,11 +173,11 @@ class LocalEngine:
             raise problem
         if durability is Durability.STRICT:
             await resident.commits.through(accepted.revision)
-        return self._describe(resident)
+        return self._residence.describe(resident)
 
     async def describe(self, session: SessionId) -> SessionInfo:
         """Asking is no use of a session, unless it has to be brought back for it."""
-        return self._describe(await self._residence.find(session))
+        return self._residence.describe(await self._residence.find(session))
 
     async def delete(self, session: SessionId) -> None:
         self._tasks.refuse_if_closed()
@@ -228,40 +200,6 @@ class LocalEngine:
         await self._residence.close()
         self._threads.shutdown(wait=False)
 
-    async def _open(
-        self,
-        frame: EncodedImage,
-        mask: EncodedImage,
-        options: SessionOptions,
-        client: str,
-        keyed: Keyed | None = None,
-    ) -> Opened:
-        loop = asyncio.get_running_loop()
-        try:
-            opening = await loop.run_in_executor(self._threads, read_opening, frame, mask, self._info, self._limits)
-            state = await self._queue.initialise(opening.frame, opening.masks)
-            snapshot = Snapshot(
-                session=await self._keys.session(keyed),
-                model_digest=self._info.digest,
-                options=options,
-                height=opening.height,
-                width=opening.width,
-                object_ids=opening.object_ids,
-                next_frame=1,
-                received_through=0,
-                state_changing=self._states(state, constant=False),
-                state_constant=self._states(state, constant=True),
-                outbox=(),
-            )
-            await self._store.save(snapshot, self._limits.idle_timeout_s, constant=True)
-        except Exception as error:
-            raise told(error, "opening a session") from error
-        resident = self._residence.take_in(snapshot, client)
-        opened = Opened(self._describe(resident), sum(array.nbytes for array in state.values()))
-        await self._keys.tell(keyed, opened)
-        self._observer.session_opened()
-        return opened
-
     def _accept(self, resident: Resident, frame_index: int, frame: EncodedImage, durability: Durability) -> Entry:
         session, commits = resident.session, resident.commits
         entry, before, turn = session.accept(frame_index)
@@ -269,9 +207,8 @@ class LocalEngine:
         async def work() -> Outcome | S2sppError:
             outcome = await self._stepper.answer(resident, entry, frame, before, turn)
             session.last_used = self._clock()
-            due = session.frames_at_stake >= self._limits.commit_every
-            if due and durability is Durability.RELAXED and commits.gone is None:
-                commits.start()
+            if durability is Durability.RELAXED:
+                commits.start_if_due(self._limits)
             return outcome
 
         entry.work = self._tasks.own(work())
@@ -293,9 +230,3 @@ class LocalEngine:
         crowded = resident.session.frames_at_stake >= self._limits.max_uncommitted
         if durability is Durability.STRICT or crowded:
             await resident.commits.through(entry.revision)
-
-    def _describe(self, resident: Resident) -> SessionInfo:
-        return resident.session.describe(self._info, self._residence.expires_in_s(resident))
-
-    def _states(self, state: State, *, constant: bool) -> State:
-        return {spec.name: state[spec.name] for spec in self._info.states if spec.constant is constant}

@@ -21,7 +21,9 @@ class EngineLimits:
     window: int = 64
     threads: int = 4
     commit_every: int = 8
-    """Frames between two commits where durability is relaxed."""
+    """Frames between two commits where durability is relaxed, as long as the commits of all sessions stay below"""
+    commit_bytes_per_s: float = 50e6
+    """beyond which the frames between grow, up to half of `max_uncommitted`."""
     max_uncommitted: int = 64
     """Relaxed: with so many frames at stake the sender waits for a commit."""
     commit_idle_s: float = 2.0

@@ -10,7 +10,8 @@ from contextlib import AbstractContextManager
 from s2spp.geometry import model_size
 from service.core.errors import ModelMismatch, S2sppError, SessionExpired, SessionUnknown
 from service.core.ports import Clock, EngineObserver, SessionStore
-from service.core.types import ModelInfo, SessionId, Snapshot
+from service.core.types import ModelInfo, SessionId, SessionInfo, Snapshot
+from service.engine.budget import CommitBudget
 from service.engine.commit import Committer
 from service.engine.doors import Doors
 from service.engine.faults import told
@@ -23,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class Residence:
-    """Sessions come in by `take_in` or `find`, and leave by `delete`, when they idle, or at the end."""
+    """Sessions come in by `open` or `find`, and leave by `delete`, when they idle, or at the end."""
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class Residence:
         self._tasks = tasks
         self._table = SessionTable(limits, clock, observer)
         self._doors = Doors()
+        self._budget = CommitBudget(limits.commit_bytes_per_s, clock)
         self._sweeper: asyncio.Task[None] | None = None
 
     def permit(self, client: str = "") -> AbstractContextManager[None]:
@@ -52,8 +54,8 @@ class Residence:
         """Only from memory."""
         return self._table.get(session)
 
-    def expires_in_s(self, resident: Resident) -> float:
-        return self._table.expires_in_s(resident)
+    def describe(self, resident: Resident) -> SessionInfo:
+        return resident.session.describe(self._info, self._table.expires_in_s(resident))
 
     async def find(self, session: SessionId) -> Resident:
         """From memory, at once; else from the store, once for however many callers."""
@@ -67,20 +69,20 @@ class Residence:
             raise SessionExpired(f"session {session} has expired; open a new one", session=session)
         return resident
 
+    async def use(self, session: SessionId) -> Resident:
+        """`find`, for what pushes the expiry on."""
+        resident = await self.find(session)
+        resident.session.last_used = self._clock()
+        return resident
+
     async def delete(self, session: SessionId) -> None:
         async with self._doors.at(session):
             await self._doors.move(session, self._tasks.own(self._delete(session)))
 
-    def take_in(self, snapshot: Snapshot, client: str = "") -> Resident:
-        size = model_size(snapshot.height, snapshot.width, self._info.pixel_budget, self._info.multiple)
-        session = Session(snapshot, size, self._clock())
-        idle_s = self._limits.idle_timeout_s
-        commits = Committer(session, self._store, self._clock, idle_s, self._observer)
-        resident = Resident(session, commits, client)
-        self._table.add(resident)
-        if self._sweeper is None or self._sweeper.done():
-            # In a context of its own: what it commits is no part of the call that happened to open the first session.
-            self._sweeper = asyncio.create_task(self._keep_sweeping(), context=contextvars.Context())
+    def open(self, snapshot: Snapshot, client: str) -> Resident:
+        """A session that begins, and is stored."""
+        resident = self._take_in(snapshot, client)
+        self._observer.session_opened()
         return resident
 
     def sweep(self) -> None:
@@ -113,6 +115,18 @@ class Residence:
         if self._sweeper is not None:
             self._sweeper.cancel()
 
+    def _take_in(self, snapshot: Snapshot, client: str = "") -> Resident:
+        size = model_size(snapshot.height, snapshot.width, self._info.pixel_budget, self._info.multiple)
+        session = Session(snapshot, size, self._clock())
+        idle_s = self._limits.idle_timeout_s
+        commits = Committer(session, self._store, self._clock, idle_s, self._budget, self._observer)
+        resident = Resident(session, commits, client)
+        self._table.add(resident)
+        if self._sweeper is None or self._sweeper.done():
+            # In a context of its own: what it commits is no part of the call that happened to open the first session.
+            self._sweeper = asyncio.create_task(self._keep_sweeping(), context=contextvars.Context())
+        return resident
+
     async def _let_go(self, resident: Resident) -> None:
         session, commits = resident.session, resident.commits
         if commits.gone is None:
@@ -138,7 +152,7 @@ class Residence:
                 await self._store.touch(session, self._limits.idle_timeout_s)
             except Exception as error:
                 raise told(error, f"restoring session {session}") from error
-            self.take_in(snapshot)
+            self._take_in(snapshot)
             self._observer.session_restored()
 
     async def _delete(self, session: SessionId) -> None:

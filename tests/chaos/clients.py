@@ -1,4 +1,5 @@
-"""The client dies by SIGKILL, and another one goes on with its session: together they have every mask."""
+"""The client dies by SIGKILL, every second time the server with it, and another one goes on with the session: together
+they have every mask."""
 
 from __future__ import annotations
 
@@ -44,6 +45,8 @@ def killed(folder: Path, bundle: str | None, frames: int, kills: int, seed: int)
             if end is not None:
                 client.kill()
                 client.wait()
+                if number % 2:
+                    server.strike()
             assert end is not None or client.returncode == 0, f"the last client ended with {client.returncode}"
             assert out.is_dir()
     digests: dict[int, str] = {}

@@ -134,4 +134,4 @@ def test_the_table_of_settings_is_that_of_the_code() -> None:
     for name, setting in Settings.model_fields.items():
         default = setting.get_default(call_default_factory=False)
         shown = rows[variable(name)][1]
-        assert shown == ("" if default is None or setting.default_factory else str(default)), name
+        assert shown == ("" if default in (None, ()) or setting.default_factory else str(default)), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,8 +17,10 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from PIL import Image
 from websockets.asyncio.client import connect
 
+from s2spp import rle
 from s2spp.v1 import segmentation_pb2 as pb
 from s2spp.v1 import segmentation_pb2_grpc
 from service import bootstrap
@@ -154,6 +157,35 @@ async def test_objects(serve: Serve) -> None:
         assert len(served.runtime.batches) == 1, "the model saw none of those"
 
 
+async def test_255_objects_in_one_session(serve: Serve) -> None:
+    """Every id there is, in the mask's bytes, its reports and its run lengths."""
+    ids = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    labels = np.kron(ids, np.ones((8, 8), np.uint8))
+    frame = cv2.imencode(".png", np.kron(ids, np.ones((8, 8), np.uint8))[..., None].repeat(3, 2))[1].tobytes()
+    mask = cv2.imencode(".png", labels)[1].tobytes()
+    everyone = list(range(1, 256))
+    async with serve(MAX_OBJECTS=255) as served:
+        opened = (await served.open_rest(frame=frame, mask=mask)).json()
+        assert opened["object_ids"] == everyone
+        answer = await served.http.post(f"/v1/sessions/{opened['session']}/frames/1", content=frame)
+        assert [each["object_id"] for each in json.loads(answer.headers["S2spp-Objects"])] == everyone
+        png = np.asarray(Image.open(io.BytesIO(answer.content)))
+        assert png.shape == (128, 128) and len(np.unique(png)) > 100, "the model kept most of them apart"
+        request = pb.CreateSessionRequest(
+            frame=pb.Image(data=frame),
+            mask=pb.Image(data=mask),
+            options=pb.SessionOptions(mask_format=pb.MASK_FORMAT_RLE),
+        )
+        session = (await served.stub.CreateSession(request)).session.session_id
+        segment = pb.SegmentFrameRequest(session_id=session, frame_index=1, image=pb.Image(data=frame))
+        runs = json.loads((await served.stub.SegmentFrame(segment)).mask.data)
+        assert [each["object_id"] for each in runs] == everyone
+        again = np.zeros((128, 128), np.uint8)
+        for each in runs:
+            again[rle.decode(each["counts"], 128, 128)] = each["object_id"]
+        assert np.array_equal(again, png)
+
+
 async def test_sessions_in_all(serve: Serve) -> None:
     async with serve(MAX_SESSIONS=2) as served:
         assert (await served.open_rest()).status_code == 201
@@ -175,6 +207,30 @@ async def test_sessions_of_one_client(serve: Serve) -> None:
         assert await served.open_grpc(frame=b"not looked at") == "RESOURCE_EXHAUSTED OVERLOADED"
         assert await status_before_the_body(served, "/v1/sessions", FORM, 5000) == 429
         assert (await served.open_rest(source="127.0.0.2")).status_code == 201
+
+
+async def test_a_deadline_ends_the_call_and_not_the_frame(serve: Serve) -> None:
+    """The caller's own limit: what was taken goes on, and is there for who asks again."""
+    async with serve() as served:
+        session = await served.open_grpc()
+        served.runtime.gate.clear()
+        first = pb.SegmentFrameRequest(session_id=session, frame_index=1, image=pb.Image(data=FRAME))
+        with pytest.raises(grpc.aio.AioRpcError) as late:
+            await served.stub.SegmentFrame(first, timeout=0.2)
+        assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        second = pb.Frame(frame_index=2, image=pb.Image(data=FRAME))
+        track = served.stub.Track(
+            iter([pb.TrackRequest(resume=pb.ResumeSession(session_id=session)), pb.TrackRequest(frame=second)]),
+            timeout=0.3,
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as late:
+            [event async for event in track]
+        assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        served.runtime.gate.set()
+        assert (await served.stub.SegmentFrame(first)).mask.frame_index == 1
+        requests = [pb.TrackRequest(resume=pb.ResumeSession(session_id=session), received_through=1)]
+        events = [event async for event in served.stub.Track(iter(requests))]
+        assert [event.mask.frame_index for event in events if event.HasField("mask")] == [2]
 
 
 async def test_window(serve: Serve) -> None:

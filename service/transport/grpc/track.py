@@ -107,10 +107,15 @@ class FrameLoop:
                 # Tasks start in the order in which they were made, so the engine sees frames and changes in theirs.
                 pending = self._begun(request)
                 self._tasks.add(pending.answer)
-                pending.answer.add_done_callback(self._tasks.discard)
+                pending.answer.add_done_callback(self._over)
                 self._pending.put_nowait(pending)
         finally:
             self._pending.put_nowait(None)
+
+    def _over(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # heard, should the stream end before its turn; asyncio logs those that are not
 
     def _begun(self, request: pb.TrackRequest) -> _Pending:
         match request.WhichOneof("command"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
@@ -15,7 +17,14 @@ from service.transport.rest import problems
 from service.transport.rest.bodies import OptionsIn
 from service.transport.rest.objects import object_routes
 from service.transport.rest.operations import operation_routes
-from service.transport.rest.schemas import AnswerOut, VideoFrameOut, VideoOptionsIn, VideoOut
+from service.transport.rest.schemas import (
+    MASK_RESPONSE,
+    OPENED_RESPONSE,
+    AnswerOut,
+    VideoFrameOut,
+    VideoOptionsIn,
+    VideoOut,
+)
 from service.transport.rest.sessions import model_routes, session_routes
 from service.transport.rest.stream import stream_routes
 from service.transport.rest.videos import VideoBounds, video_routes
@@ -52,16 +61,31 @@ def create_app(
     version: str,
     stream_window: int = 16,
     videos: VideoBounds | None = None,
+    cors_origins: Sequence[str] = (),
 ) -> FastAPI:
-    """`metrics` renders the Prometheus text. `stream_window`: frames of a WebSocket under way at once."""
+    """`metrics` renders the Prometheus text. `stream_window`: frames of a WebSocket under way at once. `cors_origins`:
+    pages from there may call from a browser, "*" for all."""
     app = FastAPI(title="s2spp", version=version, description=_DESCRIPTION, generate_unique_id_function=_route_name)
     problems.install(app)
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After", *OPENED_RESPONSE["headers"], *MASK_RESPONSE["headers"]],
+        )
     app.include_router(session_routes(engine, max_image_bytes))
     app.include_router(object_routes(engine, max_image_bytes))
     app.include_router(stream_routes(engine, stream_window))
     app.include_router(video_routes(engine, max_image_bytes, videos or VideoBounds()))
     app.include_router(model_routes(engine))
     app.include_router(operation_routes(engine, metrics))
+
+    @app.get("/", include_in_schema=False)
+    async def to_the_docs() -> RedirectResponse:
+        return RedirectResponse("/docs")
+
     _complete_document(app)
     return app
 

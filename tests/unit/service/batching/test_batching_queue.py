@@ -115,15 +115,44 @@ async def test_a_busy_size_does_not_starve_another(runtime: FakeRuntime, queue: 
     assert kinds == ["step", "step", "initialise", "step"]
 
 
-async def test_a_batch_keeps_to_the_most_objects_and_a_larger_item_runs_alone(
-    runtime: FakeRuntime, queue: BatchingQueue
-) -> None:
+async def test_a_batch_keeps_to_the_most_objects(runtime: FakeRuntime, queue: BatchingQueue) -> None:
     await hold(runtime, queue)
-    calls = asyncio.gather(*(queue.initialise(frame(n), masks(n, n)) for n in (5, 4, 11, 3)))
+    calls = asyncio.gather(*(queue.initialise(frame(n), masks(n, n)) for n in (5, 4, 8, 3)))
     await asyncio.sleep(0)
     runtime.gate.set()
     await calls
-    assert runtime.batches[1:] == [("initialise", 2, 8), ("initialise", 1, 4), ("initialise", 1, 11)]
+    assert runtime.batches[1:] == [("initialise", 2, 8), ("initialise", 1, 4), ("initialise", 1, 8)]
+
+
+async def test_a_frame_with_more_objects_takes_several_batches_and_others_share_the_last(
+    runtime: FakeRuntime, queue: BatchingQueue
+) -> None:
+    whole = FakeRuntime()
+    state = whole.initialise(frame(1)[None], masks(1, 21), np.zeros(21, np.int64))
+    expected = whole.step(frame(2)[None], np.zeros(21, np.int64), state)
+    assert_same(await queue.initialise(frame(1), masks(1, 21)), state)
+    await hold(runtime, queue)
+    other = (await alone(3, 2))[0]
+    runtime.batches.clear()
+    calls = asyncio.gather(queue.step(frame(2), state), queue.step(frame(4), other))
+    await asyncio.sleep(0)
+    runtime.gate.set()
+    result, others = await calls
+    assert runtime.batches[-3:] == [("step", 1, 8), ("step", 1, 8), ("step", 2, 7)]
+    assert_same(result.state, expected.state)
+    assert result.state["first"] is state["first"], "constant states are the session's own arrays still"
+    assert np.array_equal(result.probability, expected.probability)
+    assert result.compute_ms == 3 and result.queue_ms > 0
+    assert_same(others.state, (await alone(3, 2))[1].state)
+
+
+async def test_a_frame_of_several_batches_fails_as_one(runtime: FakeRuntime, queue: BatchingQueue) -> None:
+    state = await queue.initialise(frame(1), masks(1, 21))
+    runtime.failures = 1
+    with pytest.raises(RuntimeError):
+        await queue.step(frame(2), state)
+    expected = FakeRuntime().step(frame(2)[None], np.zeros(21, np.int64), state)
+    assert_same((await queue.step(frame(2), state)).state, expected.state)
 
 
 async def test_a_single_item_is_passed_through_without_copies(runtime: FakeRuntime, queue: BatchingQueue) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,11 @@ from service.core.errors import (
     FrameGap,
     InvalidMask,
     S2sppError,
+    SessionRolledBack,
     SessionUnknown,
     Unavailable,
 )
-from service.core.types import Flow, MaskFormat, SessionOptions
+from service.core.types import Flow, MaskFormat, SessionId, SessionOptions
 from service.transport.grpc import GrpcServer, start_grpc
 from tests.fakes.engine_world import World, first_labels
 from tests.fakes.waiting import in_thread, until
@@ -301,3 +303,27 @@ async def test_frames_that_fail_for_ever_are_not_kept_for_ever(server: Server) -
             return most
 
     assert await in_thread(follow_bad) <= 64 + WINDOW
+
+
+async def test_answers_that_the_store_lost_are_missed_rather_than_waited_for(server: Server) -> None:
+    def first_client(last: int) -> str:
+        with Client(server.target) as client:
+            for result in client.track(video(), MASK, keep_session=True):
+                if result.frame_index == last:
+                    break
+        return result.session
+
+    def second_client(session: str, received_through: int) -> list[int]:
+        with Client(server.target, retry_for_s=20) as client:
+            return [result.frame_index for result in client.resume(session, video(), received_through)]
+
+    for last in (9, FRAMES - 2):  # in the middle, and where no later answer would show the gap
+        session = SessionId(await in_thread(lambda last=last: first_client(last)))
+        while (kept := await server.world.store.load(session)).next_frame <= last + 1:
+            server.world.clock.advance(1)  # what was under way when the stream ended is stored once the session pauses
+            server.world.engine.sweep()
+            await asyncio.sleep(0.005)
+        await server.world.store.save(replace(kept, outbox=()), 60, constant=True)
+        await server.restart()
+        with pytest.raises(SessionRolledBack, match=f"the answers to frames {last + 1} to"):
+            await in_thread(lambda session=session, last=last: second_client(session, last))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -249,6 +250,46 @@ async def test_a_relaxed_sender_is_slowed_when_too_much_is_at_stake() -> None:
     assert not slowed.done()
     world.wire.open.set()
     assert (await slowed).committed_frame == 6
+    await world.end()
+
+
+def many_at_stake_at_most(committed: list[int]) -> int:
+    return max(index - at for index, at in enumerate(committed, 1))
+
+
+async def relaxed(world: World, session: SessionId, frames: int, *, frames_per_s: float = 25) -> list[int]:
+    """`committed_frame` as each answer tells it."""
+    told = []
+    for index in range(1, frames + 1):
+        world.clock.advance(1 / frames_per_s)
+        told.append((await world.post(session, index, durability=RELAXED)).committed_frame)
+        await asyncio.sleep(0.002)
+    return told
+
+
+async def test_sessions_with_much_state_are_stored_less_often_and_no_sender_waits_for_it() -> None:
+    """As many saves as the bytes allow, by the clock: the first second's worth is there from the start."""
+    world = World(EngineLimits(commit_every=4))
+    session = await world.open()
+    await relaxed(world, session, 4)
+    save_bytes = (await world.store.load(session)).stored_bytes(constant=False)
+    await world.end()
+
+    world = World(EngineLimits(commit_every=4, commit_bytes_per_s=save_bytes * 25 / 16))
+    session = await world.open()
+    told = await relaxed(world, session, 200)
+    saves = [next_frame - 1 for next_frame, _ in world.wire.saves]
+    gaps = {after - before for before, after in pairwise(saves[3:])}
+    assert gaps <= {15, 16, 17}, "one in sixteen frames, as the bytes say"
+    assert many_at_stake_at_most(told) <= 18
+    await world.end()
+
+    world = World(EngineLimits(commit_every=4, commit_bytes_per_s=1))
+    session = await world.open()
+    told = await relaxed(world, session, 200)
+    assert 31 <= many_at_stake_at_most(told) <= 34, (
+        "no budget lets a crash take more than half of what slows the sender"
+    )
     await world.end()
 
 
