@@ -68,14 +68,20 @@ class StepQueue(Protocol):
 class SessionStore(Protocol):
     """Durable home of snapshots. Every method raises Unavailable when the store cannot be reached."""
 
-    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> None:
-        """Returns once the snapshot is durable. `constant` False: the constant states are there already.
-        Writing replaces what the session had; answers no longer in the outbox are forgotten. `existing`, and where
-        `constant` is False: raises SessionUnknown or SessionExpired when the session is gone."""
+    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> int:
+        """Returns the epoch of this worker's ownership, once the snapshot is durable. `constant` False: the constant
+        states are there already. Writing replaces what the session had; answers no longer in the outbox are forgotten.
+        `existing`, and where `constant` is False: raises SessionUnknown or SessionExpired when the session is gone,
+        OwnershipLost when another worker has taken it. One that does not exist yet is this worker's from now on."""
         ...
 
     async def load(self, session: SessionId) -> Snapshot:
-        """Raises SessionUnknown, or SessionExpired for a session that was there once."""
+        """Takes the session: from now on no other worker can save it. Raises SessionUnknown, or SessionExpired for a
+        session that was there once."""
+        ...
+
+    async def held(self, session: SessionId) -> bool:
+        """Whether the session is this worker's still: nobody else has taken or deleted it."""
         ...
 
     async def touch(self, session: SessionId, ttl_s: float) -> None: ...

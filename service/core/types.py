@@ -158,7 +158,8 @@ class Failure:
 @dataclass(frozen=True)
 class SessionInfo:
     """Public view of a session. `next_frame`: the index expected next. `committed_frame`: the last index that
-    survives a crash. `expires_in_s`: seconds of idling left."""
+    survives a crash. `expires_in_s`: seconds of idling left. `epoch`: rises whenever another worker
+    takes the session over."""
 
     session: SessionId
     model: str
@@ -169,6 +170,7 @@ class SessionInfo:
     next_frame: int
     committed_frame: int
     expires_in_s: float
+    epoch: int = 0
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,8 @@ class Snapshot:
     state_constant: State
     outbox: tuple[Answer | Failure, ...]
     changes: tuple[str, ...] = ()
+    epoch: int = field(default=0, compare=False)
+    """How often the session changed hands, as the store has it; no part of what is stored."""
 
     def stored_bytes(self, *, constant: bool) -> int:
         """What a save of it takes: states and masks, not the few hundred bytes beside them."""

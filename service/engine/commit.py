@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
-from service.core.errors import S2sppError, SessionExpired, SessionUnknown
+from service.core.errors import OwnershipLost, S2sppError, SessionExpired, SessionUnknown
 from service.core.ports import Clock, EngineObserver, SessionStore
 from service.core.types import Snapshot
 from service.engine.budget import CommitBudget
@@ -34,7 +34,9 @@ class Committer:
         idle_timeout_s: float,
         budget: CommitBudget,
         observer: EngineObserver,
+        lost: Callable[[], None],
     ) -> None:
+        """`lost`: told once another worker has the session."""
         self.gone: S2sppError | None = None
         """Why the session has no place in the store any more; nothing is saved then."""
         self._session = session
@@ -43,6 +45,7 @@ class Committer:
         self._idle_timeout_s = idle_timeout_s
         self._budget = budget
         self._observer = observer
+        self._lost = lost
         self._covers = 0
         self._saving: asyncio.Task[S2sppError | None] | None = None
         self._touching: asyncio.Task[None] | None = None
@@ -81,6 +84,12 @@ class Committer:
         if self.gone is None and at_stake >= limits.commit_every and (self._budget.allows or at_stake >= latest):
             self.start()
 
+    def lose(self) -> None:
+        """Another worker has the session, or it is deleted: what is in memory here is of the past."""
+        session = self._session.id
+        self.gone = OwnershipLost(f"session {session} was taken by another worker", session=session, by="worker")
+        self._lost()
+
     @property
     def fresh(self) -> bool:
         """The store's expiry knows of the last use."""
@@ -117,13 +126,15 @@ class Committer:
     async def _touch(self) -> None:
         await self._ask(self._store.touch(self._session.id, self._ttl_s()))
 
-    async def _ask(self, request: Awaitable[None]) -> S2sppError | None:
+    async def _ask(self, request: Awaitable[object]) -> S2sppError | None:
         """What the store answered: nothing where it did as asked."""
         used = self._session.last_used
         try:
             await request
-        except (SessionUnknown, SessionExpired) as error:
+        except (SessionUnknown, SessionExpired, OwnershipLost) as error:
             self.gone = error
+            if isinstance(error, OwnershipLost):
+                self._lost()
             return error
         except Exception as error:
             return told(error, "talking to the session store")

@@ -8,10 +8,11 @@ restore) is one of the engine's `tasks`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
-from service.core.errors import S2sppError, error_from_reason
+from service.core.errors import FrameAcknowledged, FrameGap, OwnershipLost, S2sppError, error_from_reason
 from service.core.ports import Clock, Delivered, EngineObserver, Opened, Resumed, SessionStore, StepQueue
 from service.core.types import (
     Answer,
@@ -30,10 +31,13 @@ from service.engine.observer import SilentObserver
 from service.engine.opening import Opener
 from service.engine.owners import Owners
 from service.engine.residence import Residence
+from service.engine.session import Session
 from service.engine.stepping import Stepper
 from service.engine.table import Resident
 from service.engine.tasks import Tasks
 from service.engine.turns import Entry, Outcome
+
+_Place = TypeVar("_Place")
 
 
 class LocalEngine:
@@ -56,9 +60,9 @@ class LocalEngine:
         self._observer = observer or SilentObserver()
         self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="s2spp-images")
         self._tasks = Tasks()
-        self._residence = Residence(store, info, limits, clock, self._observer, self._tasks)
-        self._stepper = Stepper(queue, self._threads, info, limits, self._observer)
         self._owners = Owners()
+        self._residence = Residence(store, info, limits, clock, self._observer, self._tasks, self._owners)
+        self._stepper = Stepper(queue, self._threads, info, limits, self._observer)
         self._opener = Opener(queue, store, self._threads, info, limits, self._residence, self._tasks)
 
     async def open(
@@ -92,15 +96,16 @@ class LocalEngine:
         told_committed: int = 0,
         stream: str | None = None,
     ) -> Delivered:
-        resident = await self._residence.use(session)
+        window = self._limits.window
+
+        def find(state: Session) -> Entry | None:
+            state.refuse_if_rolled_back(told_committed)
+            return state.find(frame_index, received_through, window)
+
+        resident, entry = await self._place(session, stream, find)
         # From here to the acceptance nothing may wait: the order of the calls is the order of the frames.
-        self._tasks.refuse_if_closed()
-        self._owners.check(session, stream)
-        state = resident.session
-        state.refuse_if_rolled_back(told_committed)
-        entry = state.find(frame_index, received_through, self._limits.window)
         if entry is None:
-            if frame_index < state.next_frame:
+            if frame_index < resident.session.next_frame:
                 # A bad frame's index, tried anew: that it was bad may be stored, and must not be what a crash leaves.
                 durability = Durability.STRICT
             entry = self._accept(resident, frame_index, frame, durability)
@@ -108,7 +113,7 @@ class LocalEngine:
         await self._secure(resident, entry, durability)
         if isinstance(outcome, Failure):
             raise error_from_reason(outcome.reason, outcome.message, dict(outcome.metadata))
-        return Delivered(outcome, state.committed_frame)
+        return Delivered(outcome, resident.session.committed_frame)
 
     async def resume(
         self,
@@ -117,6 +122,7 @@ class LocalEngine:
         stream: str | None = None,
         told_committed: int = 0,
     ) -> Resumed:
+        await self._residence.verified(session)
         resident = await self._residence.use(session)
         state = resident.session
         state.refuse_if_rolled_back(told_committed)
@@ -159,14 +165,13 @@ class LocalEngine:
         ordinal: int | None = None,
         stream: str | None = None,
     ) -> SessionInfo:
-        resident = await self._residence.use(session)
-        # As for frames: nothing may wait from here to the acceptance; so the digest, about 1 ms per 2 MB, is made here.
-        self._tasks.refuse_if_closed()
-        self._owners.check(session, stream)
-        state, digest = resident.session, digest_of(change)
-        accepted = state.find_change(frame_index, ordinal, digest, self._limits.window)
+        digest = digest_of(change)  # before its place is looked for: from there to the acceptance nothing may wait
+        window = self._limits.window
+        resident, accepted = await self._place(
+            session, stream, lambda state: state.find_change(frame_index, ordinal, digest, window)
+        )
         if accepted is None:
-            accepted, before, turn = state.accept_change(digest)
+            accepted, before, turn = resident.session.accept_change(digest)
             accepted.work = self._tasks.own(self._stepper.change(resident, accepted, change, ordinal, before, turn))
         problem = None if accepted.work is None else await asyncio.shield(accepted.work)
         if problem is not None:
@@ -177,6 +182,7 @@ class LocalEngine:
 
     async def describe(self, session: SessionId) -> SessionInfo:
         """Asking is no use of a session, unless it has to be brought back for it."""
+        await self._residence.verified(session)
         return self._residence.describe(await self._residence.find(session))
 
     async def delete(self, session: SessionId) -> None:
@@ -199,6 +205,21 @@ class LocalEngine:
         await self._tasks.close()
         await self._residence.close()
         self._threads.shutdown(wait=False)
+
+    async def _place(
+        self, session: SessionId, stream: str | None, find: Callable[[Session], _Place]
+    ) -> tuple[Resident, _Place]:
+        """Where a frame or change belongs: in what is in memory or, where another worker went on meanwhile, stored."""
+        self._owners.check(session, stream)
+        resident = await self._residence.use(session)
+        self._tasks.refuse_if_closed()
+        self._owners.check(session, stream)
+        try:
+            return resident, find(resident.session)
+        except (FrameGap, FrameAcknowledged):
+            if stream is None and not await self._residence.verified(session):
+                return await self._place(session, stream, find)
+            raise
 
     def _accept(self, resident: Resident, frame_index: int, frame: EncodedImage, durability: Durability) -> Entry:
         session, commits = resident.session, resident.commits
@@ -226,7 +247,10 @@ class LocalEngine:
         return result
 
     async def _secure(self, resident: Resident, entry: Entry, durability: Durability) -> None:
-        """Wait until the answer may leave. Raises Unavailable; the answer stays in the outbox then."""
+        """Wait until the answer may leave. Raises Unavailable; the answer stays in the outbox then. Raises
+        OwnershipLost: it may not leave from here, since another worker has the session."""
         crowded = resident.session.frames_at_stake >= self._limits.max_uncommitted
         if durability is Durability.STRICT or crowded:
             await resident.commits.through(entry.revision)
+        if isinstance(resident.commits.gone, OwnershipLost):
+            raise resident.commits.gone

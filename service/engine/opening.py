@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Executor
+from dataclasses import replace
 
 from service.core.ports import Opened, SessionStore, StepQueue
 from service.core.types import EncodedImage, ModelInfo, SessionOptions, Snapshot, State
@@ -78,10 +79,10 @@ class Opener:
                 state_constant=self._states(state, constant=True),
                 outbox=(),
             )
-            await self._store.save(snapshot, self._limits.idle_timeout_s, constant=True)
+            epoch = await self._store.save(snapshot, self._limits.idle_timeout_s, constant=True)
         except Exception as error:
             raise told(error, "opening a session") from error
-        resident = self._residence.open(snapshot, client)
+        resident = self._residence.open(replace(snapshot, epoch=epoch), client)
         opened = Opened(self._residence.describe(resident), sum(array.nbytes for array in state.values()))
         await self._keys.tell(keyed, opened)
         return opened

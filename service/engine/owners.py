@@ -12,6 +12,7 @@ class Owners:
 
     def __init__(self) -> None:
         self._stream: dict[SessionId, str] = {}
+        self._lost: set[str] = set()
 
     def give(self, session: SessionId, stream: str | None) -> None:
         if stream is not None:
@@ -19,11 +20,21 @@ class Owners:
 
     def check(self, session: SessionId, stream: str | None) -> None:
         """Raises OwnershipLost. A caller that is no stream (None) may always send."""
-        if stream is not None and self._stream.get(session) != stream:
-            raise OwnershipLost("a newer stream has resumed this session; this one has no say in it any more")
+        if stream is None or self._stream.get(session) == stream:
+            return
+        if stream in self._lost:
+            raise OwnershipLost("another worker has this session now", by="worker")
+        raise OwnershipLost("a newer stream has resumed this session; this one has no say in it any more", by="stream")
+
+    def lose(self, session: SessionId) -> None:
+        """Another worker has the session: its stream here must not bring it back by its next frame."""
+        stream = self._stream.pop(session, None)
+        if stream is not None:
+            self._lost.add(stream)
 
     def leave(self, session: SessionId, stream: str) -> bool:
         """False: it was another one's."""
+        self._lost.discard(stream)
         if self._stream.get(session) != stream:
             return False
         del self._stream[session]

@@ -6,9 +6,10 @@ import asyncio
 import contextvars
 import logging
 from contextlib import AbstractContextManager
+from functools import partial
 
 from s2spp.geometry import model_size
-from service.core.errors import ModelMismatch, S2sppError, SessionExpired, SessionUnknown
+from service.core.errors import ModelMismatch, S2sppError, SessionExpired, SessionUnknown, Unavailable
 from service.core.ports import Clock, EngineObserver, SessionStore
 from service.core.types import ModelInfo, SessionId, SessionInfo, Snapshot
 from service.engine.budget import CommitBudget
@@ -16,6 +17,7 @@ from service.engine.commit import Committer
 from service.engine.doors import Doors
 from service.engine.faults import told
 from service.engine.limits import EngineLimits
+from service.engine.owners import Owners
 from service.engine.session import Session
 from service.engine.table import Resident, SessionTable
 from service.engine.tasks import Tasks
@@ -34,6 +36,7 @@ class Residence:
         clock: Clock,
         observer: EngineObserver,
         tasks: Tasks,
+        owners: Owners,
     ) -> None:
         self._store = store
         self._info = info
@@ -41,6 +44,7 @@ class Residence:
         self._clock = clock
         self._observer = observer
         self._tasks = tasks
+        self._owners = owners
         self._table = SessionTable(limits, clock, observer)
         self._doors = Doors()
         self._budget = CommitBudget(limits.commit_bytes_per_s, clock)
@@ -74,6 +78,21 @@ class Residence:
         resident = await self.find(session)
         resident.session.last_used = self._clock()
         return resident
+
+    async def verified(self, session: SessionId) -> bool:
+        """False: another worker went on with what is in memory here, so it is dropped; `find` brings back how far."""
+        resident = self._table.get(session)
+        if resident is None:
+            return True
+        try:
+            held = await self._store.held(session)
+        except Unavailable:
+            return True  # as far as anybody knows; its saves tell
+        except Exception as error:
+            raise told(error, f"asking whose session {session} is") from error
+        if not held:
+            resident.commits.lose()
+        return held
 
     async def delete(self, session: SessionId) -> None:
         async with self._doors.at(session):
@@ -118,8 +137,8 @@ class Residence:
     def _take_in(self, snapshot: Snapshot, client: str = "") -> Resident:
         size = model_size(snapshot.height, snapshot.width, self._info.pixel_budget, self._info.multiple)
         session = Session(snapshot, size, self._clock())
-        idle_s = self._limits.idle_timeout_s
-        commits = Committer(session, self._store, self._clock, idle_s, self._budget, self._observer)
+        idle_s, lost = self._limits.idle_timeout_s, partial(self._owners.lose, session.id)
+        commits = Committer(session, self._store, self._clock, idle_s, self._budget, self._observer, lost)
         resident = Resident(session, commits, client)
         self._table.add(resident)
         if self._sweeper is None or self._sweeper.done():

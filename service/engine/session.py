@@ -278,6 +278,7 @@ class Session:
             next_frame=self.next_frame,
             committed_frame=self.committed_frame,
             expires_in_s=expires_in_s,
+            epoch=self._origin.epoch,
         )
 
     def _changes_settled(self) -> list[Change]:

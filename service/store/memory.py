@@ -27,14 +27,18 @@ class MemorySessionStore:
         self._sessions: dict[SessionId, _Kept] = {}
         self._notes: dict[str, tuple[bytes, float]] = {}
 
-    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> None:
+    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> int:
         if existing or not constant:
             kept = self._get(snapshot.session)
             snapshot = snapshot if constant else replace(snapshot, state_constant=kept.state_constant)
         self._sessions[snapshot.session] = _Kept(snapshot, self._clock() + ttl_s)
+        return 1
 
     async def load(self, session: SessionId) -> Snapshot:
-        return self._get(session)
+        return replace(self._get(session), epoch=1)
+
+    async def held(self, session: SessionId) -> bool:
+        return session in self._sessions
 
     async def touch(self, session: SessionId, ttl_s: float) -> None:
         self._get(session)

@@ -1,7 +1,8 @@
 """Sessions in Redis. One session is one hash (see codec) and one small key that outlives it.
 
     s2spp:{<session>}:snapshot    the snapshot's fields; expires with the session
-    s2spp:{<session>}:seen        its last save; stays a day longer: tells "expired" from "never was"
+    s2spp:{<session>}:owner       epoch:worker:saved:taken:model digest, of the worker that has it, and the numbers of
+                                  its last save and load; stays a day longer: tells "expired" from "never was"
     s2spp:note:<hash of a name>   a note; expires by itself
 
 The braces put a session's two into one slot of a Redis Cluster. A save is one Lua call: all of it happens, or nothing.
@@ -14,6 +15,7 @@ import hashlib
 import itertools
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -23,7 +25,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from service.core.errors import Unavailable
+from service.core.errors import OwnershipLost, Unavailable
 from service.core.types import SessionId, Snapshot
 from service.store import codec
 from service.store.absence import SEEN_FOR_S, absent
@@ -36,21 +38,31 @@ _CONNECTIONS = 32
 # Pauses before another attempt when a connection breaks: enough for the embedded Redis to come back.
 _RETRY_AFTER_S = (0.0, 0.05, 0.1, 0.2, 0.4)
 
-# KEYS: snapshot, seen. ARGV: writer, number, ttl ms, seen ttl ms, how many fields to keep, those, then
-# field, bytes, field, bytes, ... A save that timed out for its caller may still reach Redis, even after a
-# later one: `number` lets the later one win.
+# KEYS: snapshot, owner. ARGV: worker, number, ttl ms, owner ttl ms, model digest, whether the session exists, how many
+# fields to keep, those, then field, bytes, field, bytes, ... Refused where another worker has taken the session. A save
+# that timed out for its caller may still reach Redis, even after a later one: `number` lets the later one win. One from
+# before the worker took the session anew is of the past.
 _SAVE = """
-local seen = redis.call('GET', KEYS[2])
-if seen then
-  local writer, number = string.match(seen, '^(.*):(%d+)$')
-  if writer == ARGV[1] and tonumber(number) > tonumber(ARGV[2]) then return 'superseded' end
+local owner, epoch, taken = redis.call('GET', KEYS[2]), 1, 0
+if owner then
+  local held, worker, saved, since = string.match(owner, '^(%d+):([^:]*):(%d+):(%d+):')
+  epoch = tonumber(held)
+  if worker == ARGV[1] then
+    taken = tonumber(since)
+    if taken > tonumber(ARGV[2]) then return 'lost ' .. worker end
+    if tonumber(saved) > tonumber(ARGV[2]) then return 'superseded ' .. epoch end
+  elseif ARGV[6] == '1' then
+    return 'lost ' .. worker
+  else
+    epoch = epoch + 1
+  end
 end
-local wanted, first = {}, 6 + tonumber(ARGV[5])
-for i = 6, first - 1 do
+local wanted, first = {}, 8 + tonumber(ARGV[7])
+for i = 8, first - 1 do
   wanted[ARGV[i]] = true
   if redis.call('HEXISTS', KEYS[1], ARGV[i]) == 0 then
     if redis.call('EXISTS', KEYS[1]) == 1 then return 'missing ' .. ARGV[i] end
-    return seen and 'expired' or 'unknown'
+    return owner and 'expired' or 'unknown'
   end
 end
 for i = first, #ARGV, 2 do
@@ -61,8 +73,21 @@ for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
   if not wanted[field] then redis.call('HDEL', KEYS[1], field) end
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
-redis.call('SET', KEYS[2], ARGV[1] .. ':' .. ARGV[2], 'PX', ARGV[4])
-return 'stored'
+redis.call('SET', KEYS[2], epoch .. ':' .. ARGV[1] .. ':' .. ARGV[2] .. ':' .. taken .. ':' .. ARGV[5], 'PX', ARGV[4])
+return 'stored ' .. epoch
+"""
+
+# ARGV: worker, number. From here on the session is this worker's; each change of hands is a new epoch.
+_TAKE = """
+local owner = redis.call('GET', KEYS[2])
+if redis.call('EXISTS', KEYS[1]) == 0 then return owner and 'expired' or 'unknown' end
+local epoch, worker, digest = 1, ARGV[1], ''
+if owner then
+  local held, by, model = string.match(owner, '^(%d+):([^:]*):%d+:%d+:(.*)$')
+  epoch, digest = tonumber(held) + (by == worker and 0 or 1), model
+end
+redis.call('SET', KEYS[2], epoch .. ':' .. worker .. ':0:' .. ARGV[2] .. ':' .. digest, 'KEEPTTL')
+return {tostring(epoch), redis.call('HGETALL', KEYS[1])}
 """
 
 _DELETE = """
@@ -96,17 +121,19 @@ def connect(url: str) -> Redis:
 
 
 class RedisSessionStore:
-    """The SessionStore port on one Redis (a client made by `connect`, which the caller closes)."""
+    """The SessionStore port on one Redis (a client made by `connect`, which the caller closes). Sessions belong to
+    `worker`, a name that no other process ever has."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, worker: str | None = None) -> None:
         self._redis = redis
         self._save = redis.register_script(_SAVE)
+        self._take = redis.register_script(_TAKE)
         self._delete = redis.register_script(_DELETE)
         self._note = redis.register_script(_NOTE)
-        self._writer = secrets.token_hex(8)
+        self._worker = worker or secrets.token_hex(8)
         self._numbers = itertools.count(1)
 
-    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> None:
+    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> int:
         """Stored and, with `appendfsync always`, on disk when this returns. SnapshotDamaged when a constant state is
         gone that should be there.
         Of two saves of a session under way at once the later call wins, whichever Redis hears of first."""
@@ -115,45 +142,52 @@ class RedisSessionStore:
         if not constant:
             kept = [codec.constant_field(object_id) for object_id in snapshot.object_ids]
         fields = await asyncio.to_thread(codec.encode, snapshot, constant=constant)
-        arguments: list[str | int | bytes] = [self._writer, number, *_lifetimes_ms(ttl_s), len(kept), *kept]
+        whose: tuple[str, int] = (snapshot.model_digest, int(existing or not constant))
+        arguments: list[str | int | bytes] = [self._worker, number, *_lifetimes_ms(ttl_s), *whose, len(kept), *kept]
         for field, data in fields.items():
             arguments += [field, data]
         reply: bytes = await self._ask(lambda: self._save(keys=_keys(session), args=arguments))
-        if reply.startswith(b"missing "):
-            raise codec.damaged(session, reply.removeprefix(b"missing ").decode(), "is missing")
-        if reply not in (b"stored", b"superseded"):
-            raise absent(session, expired=reply == b"expired")
+        said, _, what = reply.decode().partition(" ")
+        if said == "lost":
+            raise OwnershipLost(
+                f"session {session} is worker {what}'s now; what this one did since is not stored", by="worker"
+            )
+        if said == "missing":
+            raise codec.damaged(session, what, "is missing")
+        if said not in ("stored", "superseded"):
+            raise absent(session, expired=said == "expired")
+        return int(what)
 
     async def load(self, session: SessionId) -> Snapshot:
         """Raises SessionUnknown, SessionExpired, SnapshotDamaged."""
+        number = next(self._numbers)
+        reply = await self._ask(lambda: self._take(keys=_keys(session), args=[self._worker, number]))
+        if isinstance(reply, bytes):
+            raise absent(session, expired=reply == b"expired")
+        epoch, flat = reply
+        named = {field.decode(errors="replace"): data for field, data in zip(flat[::2], flat[1::2], strict=True)}
+        snapshot = await asyncio.to_thread(codec.decode, session, named)
+        return replace(snapshot, epoch=int(epoch))
 
-        async def read() -> list[Any]:
-            snapshot, seen = _keys(session)
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.hgetall(snapshot)
-                pipe.exists(seen)
-                return await pipe.execute()
-
-        fields, seen = await self._ask(read)
-        if not fields:
-            raise absent(session, expired=bool(seen))
-        named = {field.decode(errors="replace"): data for field, data in fields.items()}
-        return await asyncio.to_thread(codec.decode, session, named)
+    async def held(self, session: SessionId) -> bool:
+        owner = await self._ask(lambda: self._redis.get(_keys(session)[1]))
+        assert not isinstance(owner, str), "the client decodes nothing"
+        return owner is not None and owner.split(b":")[1].decode() == self._worker
 
     async def touch(self, session: SessionId, ttl_s: float) -> None:
         """Start the session's time to live anew. Raises SessionUnknown or SessionExpired."""
 
         async def extend() -> list[Any]:
-            snapshot, seen = _keys(session)
-            ttl_ms, seen_ms = _lifetimes_ms(ttl_s)
+            snapshot, owner = _keys(session)
+            ttl_ms, owner_ms = _lifetimes_ms(ttl_s)
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.pexpire(snapshot, ttl_ms)
-                pipe.pexpire(seen, seen_ms)
+                pipe.pexpire(owner, owner_ms)
                 return await pipe.execute()
 
-        extended, seen = await self._ask(extend)
+        extended, owner = await self._ask(extend)
         if not extended:
-            raise absent(session, expired=bool(seen))
+            raise absent(session, expired=bool(owner))
 
     async def delete(self, session: SessionId) -> None:
         reply: bytes = await self._ask(lambda: self._delete(keys=_keys(session)))
@@ -205,7 +239,7 @@ class RedisSessionStore:
 
 
 def _keys(session: SessionId) -> list[str]:
-    return [f"s2spp:{{{session}}}:snapshot", f"s2spp:{{{session}}}:seen"]
+    return [f"s2spp:{{{session}}}:snapshot", f"s2spp:{{{session}}}:owner"]
 
 
 def _note_key(name: str) -> str:

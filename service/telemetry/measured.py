@@ -41,11 +41,14 @@ class MeasuredStore:
     def __init__(self, store: SessionStore, telemetry: Telemetry) -> None:
         self._store, self._telemetry = store, telemetry
 
-    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> None:
-        await self._timed("save", self._store.save(snapshot, ttl_s, constant=constant, existing=existing))
+    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> int:
+        return await self._timed("save", self._store.save(snapshot, ttl_s, constant=constant, existing=existing))
 
     async def load(self, session: SessionId) -> Snapshot:
         return await self._timed("load", self._store.load(session))
+
+    async def held(self, session: SessionId) -> bool:
+        return await self._timed("held", self._store.held(session))
 
     async def touch(self, session: SessionId, ttl_s: float) -> None:
         await self._timed("touch", self._store.touch(session, ttl_s))

@@ -68,7 +68,7 @@ class ChaosStore:
         self.blocked = asyncio.Event()
         self.blocked.set()
 
-    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> None:
+    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> int:
         held = any(answer.frame_index >= self._plan.frame for answer in snapshot.outbox)
         if self._plan.without == "outbox":
             snapshot = replace(snapshot, outbox=())
@@ -95,10 +95,11 @@ class ChaosStore:
             task = asyncio.create_task(self._later(save))
             self._late.add(task)
             task.add_done_callback(self._late.discard)
-            return
-        await save
+            return 1
+        epoch = await save
         if held and self._plan.kill_at == "after-commit-before-answer":
             die()
+        return epoch
 
     async def _later(self, save: Any) -> None:
         await asyncio.sleep(_LATE_S)

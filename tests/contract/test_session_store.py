@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from service.core.errors import SessionExpired, SessionUnknown, Unavailable
+from service.core.errors import OwnershipLost, SessionExpired, SessionUnknown, Unavailable
 from service.core.ports import SessionStore
 from service.core.types import SessionId, new_session_id
 from service.store.embedded import EmbeddedRedis
@@ -180,6 +180,8 @@ async def test_nothing_acknowledged_is_lost_when_redis_is_killed(tmp_path: Path)
                 acknowledged[session] = next_frame
             except Unavailable:
                 await asyncio.sleep(0.05)
+            except OwnershipLost:
+                pass  # it was on its way when the session was loaded, and is not stored
 
     async def assert_all_there(store: SessionStore) -> None:
         for session, next_frame in acknowledged.items():
@@ -223,3 +225,42 @@ async def _until_back(store: SessionStore) -> None:
         except Unavailable:
             await asyncio.sleep(0.1)
     raise AssertionError("the embedded Redis was not started again")
+
+
+async def test_a_session_that_another_worker_has_taken_cannot_be_saved(tmp_path: Path) -> None:
+    """Two workers on one Redis: what the first does after the second took the session is refused, whatever it holds."""
+    async with EmbeddedRedis(tmp_path / "data") as embedded, connect(embedded.url) as client:
+        first, second = RedisSessionStore(client, "w1"), RedisSessionStore(client, "w2")
+        snapshot = make_snapshot()
+        assert await first.save(snapshot, 60, constant=True) == 1
+        assert (await first.load(snapshot.session)).epoch == 1, "its own session, parked and brought back"
+        assert (await second.load(snapshot.session)).epoch == 2
+        for constant in (True, False):
+            with pytest.raises(OwnershipLost, match="w2") as lost:
+                await first.save(make_snapshot(snapshot.session, next_frame=9), 60, constant=constant, existing=True)
+            assert lost.value.metadata["by"] == "worker"
+        assert_same(await second.load(snapshot.session), snapshot)
+        later = make_snapshot(snapshot.session, next_frame=10)
+        assert await second.save(later, 60, constant=False) == 2
+        assert (await first.load(snapshot.session)).epoch == 3
+        with pytest.raises(OwnershipLost):
+            await second.save(later, 60, constant=False)
+        await first.delete(snapshot.session)
+        with pytest.raises(SessionUnknown):
+            await second.save(later, 60, constant=False)
+
+
+async def test_a_save_on_its_way_when_the_session_came_back_does_not_land(tmp_path: Path) -> None:
+    """The worker lost the session and has it again: what it sent in between is of the past."""
+    async with EmbeddedRedis(tmp_path / "data") as embedded, connect(embedded.url) as client:
+        first, second = RedisSessionStore(client, "w1"), RedisSessionStore(client, "w2")
+        snapshot = make_snapshot()
+        await first.save(snapshot, 60, constant=True)
+        late = RedisSessionStore(client, "w1")  # its numbers begin anew, as if this save had been sent long ago
+        for _ in range(3):
+            await first.load(snapshot.session)
+        await second.load(snapshot.session)
+        await first.load(snapshot.session)
+        with pytest.raises(OwnershipLost):
+            await late.save(make_snapshot(snapshot.session, next_frame=9), 60, constant=False)
+        assert_same(await first.load(snapshot.session), snapshot)

@@ -68,7 +68,7 @@ class Wire:
         self.calls: Counter[str] = Counter()
         self.under_way: Counter[SessionId] = Counter()
 
-    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> None:
+    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> int:
         self._count("save")
         self.under_way[snapshot.session] += 1
         assert self.under_way[snapshot.session] == 1, "one save of a session at a time"
@@ -77,15 +77,20 @@ class Wire:
             self.failures -= 1
             if self.cut or self.failing or self.failures >= 0:
                 raise Unavailable("the store is away")
-            await self._store.save(snapshot, ttl_s, constant=constant, existing=existing)
+            epoch = await self._store.save(snapshot, ttl_s, constant=constant, existing=existing)
         finally:
             self.under_way[snapshot.session] -= 1
         self.saves.append((snapshot.next_frame, constant))
+        return epoch
 
     async def load(self, session: SessionId) -> Snapshot:
         self._count("load")
         await self.open.wait()
         return await self._store.load(session)
+
+    async def held(self, session: SessionId) -> bool:
+        self._count("held")
+        return await self._store.held(session)
 
     async def touch(self, session: SessionId, ttl_s: float) -> None:
         self._count("touch")

@@ -33,9 +33,9 @@ class InMemorySessionStore(MemorySessionStore):
     def session_ids(self) -> set[SessionId]:
         return set(self._sessions)
 
-    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> None:
+    async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> int:
         self._reach()
-        await super().save(snapshot, ttl_s, constant=constant, existing=existing)
+        return await super().save(snapshot, ttl_s, constant=constant, existing=existing)
 
     async def load(self, session: SessionId) -> Snapshot:
         self._reach()

@@ -74,6 +74,7 @@ async def test_a_new_server_may_save_over_an_older_ones(client: Redis) -> None:
     for _ in range(3):
         await old.save(first, 60, constant=True)
     second = make_snapshot(first.session, next_frame=9)
+    await new.load(first.session)
     await new.save(second, 60, constant=False)
     assert_same(await new.load(first.session), second)
 

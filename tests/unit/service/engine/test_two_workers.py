@@ -1,0 +1,86 @@
+"""Two engines, one store: what the one that lost a session still says and does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from service.batching import BatchingQueue
+from service.core.errors import OwnershipLost
+from service.core.types import Durability, SessionId
+from service.engine import EngineLimits, LocalEngine
+from service.store.embedded import EmbeddedRedis
+from service.store.redis_store import RedisSessionStore, connect
+from tests.fakes.clock import FakeClock
+from tests.fakes.engine_world import RAW, RELAXED, STRICT, first_labels, raw_frame, raw_mask, undisturbed
+from tests.fakes.runtime import INFO, FakeRuntime
+
+
+@pytest.fixture
+async def engines(tmp_path: Path) -> AsyncIterator[list[LocalEngine]]:
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(EmbeddedRedis(tmp_path / "data"))
+        made = []
+        for name in ("w1", "w2"):
+            queue = BatchingQueue(FakeRuntime(), 16)
+            stack.push_async_callback(queue.close)
+            client = await stack.enter_async_context(connect(redis.url))
+            engine = LocalEngine(queue, RedisSessionStore(client, name), INFO, EngineLimits(), FakeClock())
+            stack.push_async_callback(engine.close)
+            made.append(engine)
+        yield made
+
+
+async def opened(engine: LocalEngine, stream: str | None = None) -> SessionId:
+    return (await engine.open(raw_frame(0), raw_mask(first_labels()), RAW, stream=stream)).info.session
+
+
+async def post(
+    engine: LocalEngine, session: SessionId, index: int, durability: Durability = STRICT, stream: str | None = None
+) -> bytes:
+    return (await engine.segment(session, index, raw_frame(index), durability=durability, stream=stream)).answer.mask
+
+
+async def test_a_session_moves_with_every_mask_the_same(engines: list[LocalEngine]) -> None:
+    expected = [answer.mask for answer in await undisturbed(12)]
+    session = await opened(engines[0])
+    for index in range(1, 13):
+        engine = engines[index // 3 % 2]
+        with_retry = await _until_owned(engine, session, index)
+        assert with_retry == expected[index - 1]
+    assert (await engines[0].describe(session)).epoch == 5
+
+
+async def _until_owned(engine: LocalEngine, session: SessionId, index: int) -> bytes:
+    """An engine that had the session before hears of its loss by the first save, and takes it again then."""
+    try:
+        return await post(engine, session, index)
+    except OwnershipLost:
+        return await post(engine, session, index)
+
+
+async def test_a_stream_that_lost_its_session_ends_and_does_not_take_it_back(engines: list[LocalEngine]) -> None:
+    first, second = engines
+    session = await opened(first, "a")
+    await post(first, session, 1, stream="a")
+    assert (await second.resume(session, 1, "b")).info.epoch == 2
+    await post(second, session, 2, stream="b")
+    with pytest.raises(OwnershipLost) as lost:
+        for index in range(2, 60):
+            await post(first, session, index, RELAXED, "a")
+            await asyncio.sleep(0.005)
+    assert lost.value.metadata["by"] == "worker"
+    for index in (2, 3, 4):
+        with pytest.raises(OwnershipLost) as lost:
+            await post(first, session, index, RELAXED, "a")
+        assert lost.value.metadata["by"] == "worker"
+    assert await post(second, session, 3, stream="b") == (await undisturbed(3))[2].mask
+    assert (await second.describe(session)).epoch == 2, "it was never taken back"
+    await first.leave(session, "a")
+    with pytest.raises(OwnershipLost) as lost:
+        await post(first, session, 4, RELAXED, "a")
+    assert lost.value.metadata["by"] == "stream"
