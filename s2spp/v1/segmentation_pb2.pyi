@@ -95,6 +95,29 @@ FRAME_DROPPED, and the sender may skip indices itself.
 """
 Global___Flow: _TypeAlias = Flow  # noqa: Y015
 
+class _Durability:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DurabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Durability.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DURABILITY_UNSPECIFIED: _Durability.ValueType  # 0
+    """Relaxed in a stream, strict in a unary call."""
+    DURABILITY_RELAXED: _Durability.ValueType  # 1
+    """The answer leaves at once; the session is stored every few frames."""
+    DURABILITY_STRICT: _Durability.ValueType  # 2
+    """The answer leaves once the session is stored."""
+
+class Durability(_Durability, metaclass=_DurabilityEnumTypeWrapper): ...
+
+DURABILITY_UNSPECIFIED: Durability.ValueType  # 0
+"""Relaxed in a stream, strict in a unary call."""
+DURABILITY_RELAXED: Durability.ValueType  # 1
+"""The answer leaves at once; the session is stored every few frames."""
+DURABILITY_STRICT: Durability.ValueType  # 2
+"""The answer leaves once the session is stored."""
+Global___Durability: _TypeAlias = Durability  # noqa: Y015
+
 @_typing.final
 class Image(_message.Message):
     """An image. JPEG, PNG and WebP are recognised by their own signature (IMAGE_FORMAT_UNSPECIFIED)."""
@@ -200,6 +223,7 @@ class Mask(_message.Message):
     OBJECTS_FIELD_NUMBER: _builtins.int
     COMMITTED_FRAME_FIELD_NUMBER: _builtins.int
     COMPUTE_MS_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     frame_index: _builtins.int
     data: _builtins.bytes
     format: Global___MaskFormat.ValueType
@@ -209,6 +233,8 @@ class Mask(_message.Message):
     """The last frame index that survives a crash of the server."""
     compute_ms: _builtins.float
     """Milliseconds inside the model for the batch that held this frame."""
+    epoch: _builtins.int
+    """As in a session."""
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___ObjectReport]: ...
     def __init__(
@@ -222,10 +248,11 @@ class Mask(_message.Message):
         objects: _abc.Iterable[Global___ObjectReport] | None = ...,
         committed_frame: _builtins.int = ...,
         compute_ms: _builtins.float = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_frame", b"committed_frame", "compute_ms", b"compute_ms", "data", b"data", "format", b"format", "frame_index", b"frame_index", "height", b"height", "objects", b"objects", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_frame", b"committed_frame", "compute_ms", b"compute_ms", "data", b"data", "epoch", b"epoch", "format", b"format", "frame_index", b"frame_index", "height", b"height", "objects", b"objects", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -244,6 +271,7 @@ class Session(_message.Message):
     NEXT_FRAME_FIELD_NUMBER: _builtins.int
     COMMITTED_FRAME_FIELD_NUMBER: _builtins.int
     EXPIRES_IN_S_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     model: _builtins.str
     model_digest: _builtins.str
@@ -253,6 +281,8 @@ class Session(_message.Message):
     """The frame index expected next."""
     committed_frame: _builtins.int
     expires_in_s: _builtins.float
+    epoch: _builtins.int
+    """Rises whenever another worker takes the session over."""
     @_builtins.property
     def object_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
@@ -267,10 +297,11 @@ class Session(_message.Message):
         next_frame: _builtins.int = ...,
         committed_frame: _builtins.int = ...,
         expires_in_s: _builtins.float = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_frame", b"committed_frame", "expires_in_s", b"expires_in_s", "height", b"height", "model", b"model", "model_digest", b"model_digest", "next_frame", b"next_frame", "object_ids", b"object_ids", "session_id", b"session_id", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_frame", b"committed_frame", "epoch", b"epoch", "expires_in_s", b"expires_in_s", "height", b"height", "model", b"model", "model_digest", b"model_digest", "next_frame", b"next_frame", "object_ids", b"object_ids", "session_id", b"session_id", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -345,7 +376,9 @@ class Frame(_message.Message):
 
     FRAME_INDEX_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    DURABILITY_FIELD_NUMBER: _builtins.int
     frame_index: _builtins.int
+    durability: Global___Durability.ValueType
     @_builtins.property
     def image(self) -> Global___Image: ...
     def __init__(
@@ -353,10 +386,11 @@ class Frame(_message.Message):
         *,
         frame_index: _builtins.int = ...,
         image: Global___Image | None = ...,
+        durability: Global___Durability.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_index", b"frame_index", "image", b"image"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["durability", b"durability", "frame_index", b"frame_index", "image", b"image"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -372,12 +406,17 @@ class Drawing(_message.Message):
     FRAME_FIELD_NUMBER: _builtins.int
     MASK_FIELD_NUMBER: _builtins.int
     ORDINAL_FIELD_NUMBER: _builtins.int
+    OBJECT_ID_FIELD_NUMBER: _builtins.int
+    DURABILITY_FIELD_NUMBER: _builtins.int
     frame_index: _builtins.int
-    """The frame sent last, which the mask is drawn on; it comes along."""
+    """The frame sent last, which the mask is drawn on; it comes along. Left out: whichever was sent last."""
     ordinal: _builtins.int
     """Which change of objects it is after this frame, counted from 1 over drawings and removals. With it, the same change
     sent again has no further effect; without it (0), only if it is the same as the last one.
     """
+    object_id: _builtins.int
+    """All that the mask marks is this object; left out (0), its ids are the mask's."""
+    durability: Global___Durability.ValueType
     @_builtins.property
     def frame(self) -> Global___Image: ...
     @_builtins.property
@@ -385,16 +424,20 @@ class Drawing(_message.Message):
     def __init__(
         self,
         *,
-        frame_index: _builtins.int = ...,
+        frame_index: _builtins.int | None = ...,
         frame: Global___Image | None = ...,
         mask: Global___Image | None = ...,
         ordinal: _builtins.int = ...,
+        object_id: _builtins.int = ...,
+        durability: Global___Durability.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "mask", b"mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_index", b"_frame_index", "frame", b"frame", "frame_index", b"frame_index", "mask", b"mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "frame_index", b"frame_index", "mask", b"mask", "ordinal", b"ordinal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_index", b"_frame_index", "durability", b"durability", "frame", b"frame", "frame_index", b"frame_index", "mask", b"mask", "object_id", b"object_id", "ordinal", b"ordinal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__frame_index: _TypeAlias = _typing.Literal["frame_index"]  # noqa: Y015
+    _WhichOneofArgType__frame_index: _TypeAlias = _typing.Literal["_frame_index", b"_frame_index"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__frame_index) -> _WhichOneofReturnType__frame_index | None: ...
 
 Global___Drawing: _TypeAlias = Drawing  # noqa: Y015
 
@@ -405,23 +448,28 @@ class Removal(_message.Message):
     FRAME_INDEX_FIELD_NUMBER: _builtins.int
     OBJECT_ID_FIELD_NUMBER: _builtins.int
     ORDINAL_FIELD_NUMBER: _builtins.int
+    DURABILITY_FIELD_NUMBER: _builtins.int
     frame_index: _builtins.int
-    """The frame sent last."""
+    """The frame sent last; left out: whichever it is."""
     object_id: _builtins.int
     ordinal: _builtins.int
     """As in a drawing."""
+    durability: Global___Durability.ValueType
     def __init__(
         self,
         *,
-        frame_index: _builtins.int = ...,
+        frame_index: _builtins.int | None = ...,
         object_id: _builtins.int = ...,
         ordinal: _builtins.int = ...,
+        durability: Global___Durability.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_frame_index", b"_frame_index", "frame_index", b"frame_index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_index", b"frame_index", "object_id", b"object_id", "ordinal", b"ordinal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frame_index", b"_frame_index", "durability", b"durability", "frame_index", b"frame_index", "object_id", b"object_id", "ordinal", b"ordinal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__frame_index: _TypeAlias = _typing.Literal["frame_index"]  # noqa: Y015
+    _WhichOneofArgType__frame_index: _TypeAlias = _typing.Literal["_frame_index", b"_frame_index"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__frame_index) -> _WhichOneofReturnType__frame_index | None: ...
 
 Global___Removal: _TypeAlias = Removal  # noqa: Y015
 
@@ -615,10 +663,15 @@ class SegmentFrameRequest(_message.Message):
     FRAME_INDEX_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     RECEIVED_THROUGH_FIELD_NUMBER: _builtins.int
+    DURABILITY_FIELD_NUMBER: _builtins.int
+    COMMITTED_FRAME_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     frame_index: _builtins.int
     received_through: _builtins.int
     """Left out: frame_index - 1."""
+    durability: Global___Durability.ValueType
+    committed_frame: _builtins.int
+    """The highest committed_frame that the caller was told."""
     @_builtins.property
     def image(self) -> Global___Image: ...
     def __init__(
@@ -628,10 +681,12 @@ class SegmentFrameRequest(_message.Message):
         frame_index: _builtins.int = ...,
         image: Global___Image | None = ...,
         received_through: _builtins.int | None = ...,
+        durability: Global___Durability.ValueType = ...,
+        committed_frame: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_received_through", b"_received_through", "image", b"image", "received_through", b"received_through"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_received_through", b"_received_through", "frame_index", b"frame_index", "image", b"image", "received_through", b"received_through", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_received_through", b"_received_through", "committed_frame", b"committed_frame", "durability", b"durability", "frame_index", b"frame_index", "image", b"image", "received_through", b"received_through", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__received_through: _TypeAlias = _typing.Literal["received_through"]  # noqa: Y015
     _WhichOneofArgType__received_through: _TypeAlias = _typing.Literal["_received_through", b"_received_through"]  # noqa: Y015

@@ -66,6 +66,7 @@ def session_info(session: pb.Session) -> SessionInfo:
         next_frame=session.next_frame,
         committed_frame=session.committed_frame,
         expires_in_s=session.expires_in_s,
+        epoch=session.epoch,
     )
 
 

@@ -113,10 +113,11 @@ class Opened:
 
 @dataclass(frozen=True)
 class Delivered:
-    """An answer and how far the session is safe."""
+    """An answer, how far the session is safe, and the epoch of the worker that says so."""
 
     answer: Answer
     committed_frame: int
+    epoch: int = 0
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ class LocalEngine:
         await self._secure(resident, entry, durability)
         if isinstance(outcome, Failure):
             raise error_from_reason(outcome.reason, outcome.message, dict(outcome.metadata))
-        return Delivered(outcome, resident.session.committed_frame)
+        return Delivered(outcome, resident.session.committed_frame, resident.session.epoch)
 
     async def resume(
         self,

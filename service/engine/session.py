@@ -61,6 +61,10 @@ class Session:
         return self._origin.options
 
     @property
+    def epoch(self) -> int:
+        return self._origin.epoch
+
+    @property
     def object_ids(self) -> tuple[int, ...]:
         return self._settled.object_ids
 
@@ -278,7 +282,7 @@ class Session:
             next_frame=self.next_frame,
             committed_frame=self.committed_frame,
             expires_in_s=expires_in_s,
-            epoch=self._origin.epoch,
+            epoch=self.epoch,
         )
 
     def _changes_settled(self) -> list[Change]:

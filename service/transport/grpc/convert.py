@@ -7,6 +7,7 @@ from service.core.errors import InvalidOption
 from service.core.ports import Delivered
 from service.core.types import (
     DrawObjects,
+    Durability,
     EncodedImage,
     Flow,
     ImageFormat,
@@ -30,6 +31,11 @@ _FLOWS = {
     **{pb.Flow.Value(f"FLOW_{flow.name}"): flow for flow in Flow},
 }
 
+_DURABILITIES = {
+    pb.DURABILITY_UNSPECIFIED: None,
+    **{pb.Durability.Value(f"DURABILITY_{each.name}"): each for each in Durability},
+}
+
 
 def image(message: pb.Image) -> EncodedImage:
     """Raises InvalidOption for a format of a newer contract than this server's."""
@@ -49,7 +55,19 @@ def options(message: pb.SessionOptions) -> SessionOptions:
 
 def drawing(message: pb.Drawing) -> DrawObjects:
     """Raises InvalidOption for a format of a newer contract than this server's."""
-    return DrawObjects(image(message.frame), image(message.mask))
+    return DrawObjects(image(message.frame), image(message.mask), message.object_id or None)
+
+
+def place(message: pb.Drawing | pb.Removal) -> tuple[int | None, int | None]:
+    """The frame that a change comes after, and its ordinal there."""
+    return message.frame_index if message.HasField("frame_index") else None, message.ordinal or None
+
+
+def durability(message: pb.Frame | pb.Drawing | pb.Removal | pb.SegmentFrameRequest, usual: Durability) -> Durability:
+    """Raises InvalidOption for one of a newer contract than this server's."""
+    if message.durability not in _DURABILITIES:
+        raise InvalidOption(f"unknown durability {message.durability}; use one of {pb.Durability.keys()}")
+    return _DURABILITIES[message.durability] or usual
 
 
 def session_message(info: SessionInfo) -> pb.Session:
@@ -63,6 +81,7 @@ def session_message(info: SessionInfo) -> pb.Session:
         next_frame=info.next_frame,
         committed_frame=info.committed_frame,
         expires_in_s=info.expires_in_s,
+        epoch=info.epoch,
     )
 
 
@@ -86,6 +105,7 @@ def mask_message(delivered: Delivered) -> pb.Mask:
         ],
         committed_frame=delivered.committed_frame,
         compute_ms=answer.compute_ms,
+        epoch=delivered.epoch,
     )
 
 

@@ -113,8 +113,9 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
                 about(parse_session_id(request.session_id)),
                 request.frame_index,
                 convert.image(request.image),
-                durability=Durability.STRICT,
+                durability=convert.durability(request, Durability.STRICT),
                 received_through=request.received_through if request.HasField("received_through") else None,
+                told_committed=request.committed_frame,
             )
             return pb.SegmentFrameResponse(mask=convert.mask_message(delivered))
 
@@ -131,12 +132,10 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
             return pb.RemoveObjectResponse(session=convert.session_message(info))
 
     async def _change(self, session: str, placed: pb.Drawing | pb.Removal, change: ObjectChange) -> SessionInfo:
+        frame_index, ordinal = convert.place(placed)
+        durability = convert.durability(placed, Durability.STRICT)
         return await self._engine.change(
-            about(parse_session_id(session)),
-            placed.frame_index,
-            change,
-            durability=Durability.STRICT,
-            ordinal=placed.ordinal or None,
+            about(parse_session_id(session)), frame_index, change, durability=durability, ordinal=ordinal
         )
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:

@@ -123,12 +123,13 @@ class FrameLoop:
                 work = asyncio.create_task(self._segment(request))
                 return _Pending(request.frame.frame_index, work, is_change=False)
             case "draw":
-                index, change = request.draw.frame_index, self._draw(request.draw)
+                draw = asyncio.create_task(self._draw(request.draw))
+                return _Pending(request.draw.frame_index, draw, is_change=True)
             case "remove":
-                index, change = request.remove.frame_index, self._remove(request.remove)
+                remove = asyncio.create_task(self._remove(request.remove))
+                return _Pending(request.remove.frame_index, remove, is_change=True)
             case _:
                 raise InvalidOption("a Track stream opens or resumes with its first message, and with no other")
-        return _Pending(index, asyncio.create_task(change), is_change=True)
 
     async def _segment(self, request: pb.TrackRequest) -> Delivered:
         stated = request.HasField("received_through")
@@ -136,25 +137,22 @@ class FrameLoop:
             self._session,
             request.frame.frame_index,
             convert.image(request.frame.image),
-            durability=Durability.RELAXED,
+            durability=convert.durability(request.frame, Durability.RELAXED),
             received_through=request.received_through if stated else self._answered_through,
             stream=self._stream,
         )
 
     async def _draw(self, drawing: pb.Drawing) -> SessionInfo:
-        return await self._change(drawing.frame_index, drawing.ordinal, convert.drawing(drawing))
+        return await self._change(drawing, convert.drawing(drawing))
 
     async def _remove(self, removal: pb.Removal) -> SessionInfo:
-        return await self._change(removal.frame_index, removal.ordinal, RemoveObject(removal.object_id))
+        return await self._change(removal, RemoveObject(removal.object_id))
 
-    async def _change(self, frame_index: int, ordinal: int, change: ObjectChange) -> SessionInfo:
+    async def _change(self, placed: pb.Drawing | pb.Removal, change: ObjectChange) -> SessionInfo:
+        frame_index, ordinal = convert.place(placed)
+        durability = convert.durability(placed, Durability.RELAXED)
         return await self._engine.change(
-            self._session,
-            frame_index,
-            change,
-            durability=Durability.RELAXED,
-            ordinal=ordinal or None,
-            stream=self._stream,
+            self._session, frame_index, change, durability=durability, ordinal=ordinal, stream=self._stream
         )
 
     async def _response(self, pending: _Pending) -> pb.TrackResponse:
