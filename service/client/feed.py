@@ -7,34 +7,17 @@ which begins with what the server has not got."""
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from s2spp.v1 import segmentation_pb2 as pb
 from service.client import requests
 from service.client.images import FrameLike
+from service.client.kept import Kept, Sent
 from service.client.requests import Draw, Remove
 from service.core.errors import InvalidOption
 
 TrackItem = FrameLike | Draw | Remove
 """A frame, or a change of the objects after the frame before it."""
-
-
-@dataclass(eq=False)
-class _Sent:
-    """`done`: a change that was answered; `refused`: with an error, so it is not to be sent again."""
-
-    frame_index: int
-    is_change: bool
-    request: pb.TrackRequest
-    done: bool = False
-    refused: bool = False
-
-    @property
-    def stored_by(self) -> int:
-        """Once this frame is committed, so is what came of it: a change may be stored later than its frame."""
-        return self.frame_index + self.is_change
 
 
 class Attempt:
@@ -43,7 +26,7 @@ class Attempt:
     def __init__(self) -> None:
         self.next_frame = 0
         self.go = threading.Event()
-        self.change: _Sent | None = None
+        self.change: Sent | None = None
         self.change_answered = threading.Event()
         self.over = False
 
@@ -70,15 +53,13 @@ class Feed:
         # The source is read by one thread at a time: that of a call that broke off may still be waiting for it.
         self._reading = threading.Lock()
         self._keeping = threading.Lock()
-        self._kept: deque[_Sent] = deque()
-        self._forgotten = 0
+        self._kept = Kept()
         self._frame_index = first_index - 1
         self._frame: FrameLike | pb.Image = pb.Image()
         self._changes = 0  # made after this frame
         self._ended = False
         self._failure: Exception | None = None
         self.received_through = received_through
-        self.told_committed = 0
         self.reached = False
         self.closed = False
 
@@ -96,7 +77,7 @@ class Feed:
         yield first
         self.reached = True  # gRPC asks for more only once there is a connection that has taken the first
         attempt.go.wait()
-        place = self._first_missing(attempt.next_frame)
+        place = self._kept.first_missing(attempt.next_frame)
         while (sent := self._at(place, attempt)) is not None:
             place += 1
             if sent.refused or sent.stored_by < attempt.next_frame:
@@ -125,11 +106,11 @@ class Feed:
 
     def committed(self, frame_index: int) -> None:
         """Forget what the server will not ask for again."""
-        self.told_committed = max(self.told_committed, frame_index)
-        with self._keeping:
-            while self._kept and self._kept[0].stored_by <= frame_index:
-                self._kept.popleft()
-                self._forgotten += 1
+        self._kept.committed(frame_index)
+
+    @property
+    def told_committed(self) -> int:
+        return self._kept.told_committed
 
     @property
     def last_frame(self) -> int:
@@ -144,29 +125,19 @@ class Feed:
         self.closed = True
         self._slots.release()
 
-    def _first_missing(self, next_frame: int) -> int:
-        with self._keeping:
-            have = [sent.stored_by < next_frame for sent in self._kept]
-            return self._forgotten + (have.index(False) if False in have else len(have))
-
-    def _at(self, place: int, attempt: Attempt) -> _Sent | None:
+    def _at(self, place: int, attempt: Attempt) -> Sent | None:
         """What was sent at this place before, or what the source gives now; None at its end."""
         while True:
             # What is kept needs no turn at the source, where the thread of a dead call may be waiting.
-            found = self._kept_at(place)
+            found = self._kept.at(place)
             if found is None and not (attempt.over or self.closed):
                 with self._reading:
-                    found = self._kept_at(place)
+                    found = self._kept.at(place)
                     if found is None and (attempt.over or self.closed or self._ended or not self._read()):
                         return None
                 if found is None:
                     continue
             return None if attempt.over or self.closed else found
-
-    def _kept_at(self, place: int) -> _Sent | None:
-        with self._keeping:
-            index = place - self._forgotten
-            return self._kept[index] if index < len(self._kept) else None
 
     def _read(self) -> bool:
         """One more item out of the source. False: there is none, and never will be."""
@@ -179,8 +150,7 @@ class Feed:
                 with self._keeping:
                     if not isinstance(item, Draw | Remove):
                         self._frame_index += 1
-                    if sent.stored_by > self.told_committed:
-                        self._kept.append(sent)
+                    self._kept.add(sent)
                     taken = sent.is_change or sent.frame_index <= self.received_through
                 if taken:
                     self._slots.release()
@@ -193,13 +163,13 @@ class Feed:
         self._ended = True
         return False
 
-    def _framed(self, frame: FrameLike) -> _Sent:
+    def _framed(self, frame: FrameLike) -> Sent:
         request = requests.frame_request(self._frame_index + 1, frame, self._jpeg_quality, 0)
         # The caller may use an array again, once it is asked for the next.
         self._frame, self._changes = request.frame.image, 0
-        return _Sent(self._frame_index + 1, False, request)
+        return Sent(self._frame_index + 1, False, request)
 
-    def _changed(self, change: Draw | Remove) -> _Sent:
+    def _changed(self, change: Draw | Remove) -> Sent:
         place = requests.Place(self._frame_index, self._changes + 1)
         request = requests.change_request(place, self._frame, change, self._jpeg_quality)
-        return _Sent(self._frame_index, True, request)
+        return Sent(self._frame_index, True, request)
