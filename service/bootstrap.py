@@ -160,9 +160,10 @@ def _traces(endpoint: str | None) -> Traces | None:
 @asynccontextmanager
 async def _redis_store(settings: Settings) -> AsyncIterator[SessionStore]:
     """On REDIS_URL, or else on a Redis of our own in the data folder, which no other server may use then."""
+    from service.store.calls import connect
     from service.store.embedded import EmbeddedRedis
     from service.store.redis_process import EmbeddedRedisError
-    from service.store.redis_store import RedisSessionStore, connect
+    from service.store.redis_store import RedisSessionStore
 
     async with AsyncExitStack() as stack:
         url = settings.redis_url

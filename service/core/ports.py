@@ -191,6 +191,11 @@ class Engine(Protocol):
         Raises nothing."""
         ...
 
+    async def release(self, session: SessionId) -> SessionInfo:
+        """Store all that was answered, and let the session go: another worker takes it up without a step done twice.
+        It comes back with its next use."""
+        ...
+
     async def change(
         self,
         session: SessionId,

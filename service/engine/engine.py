@@ -155,6 +155,9 @@ class LocalEngine:
         if resident is not None and not resident.session.committed:
             resident.commits.start()
 
+    async def release(self, session: SessionId) -> SessionInfo:
+        return await self._residence.release(await self._residence.find(session))
+
     async def change(
         self,
         session: SessionId,

@@ -79,6 +79,14 @@ class Residence:
         resident.session.last_used = self._clock()
         return resident
 
+    async def release(self, resident: Resident) -> SessionInfo:
+        """Raises what kept it from being stored; it stays in memory then."""
+        await resident.commits.through(resident.session.revision)
+        info = self.describe(resident)
+        if not resident.session.busy and resident.session.committed:
+            self._table.drop(resident.session.id)
+        return info
+
     async def verified(self, session: SessionId) -> bool:
         """False: another worker went on with what is in memory here, so it is dropped; `find` brings back how far."""
         resident = self._table.get(session)

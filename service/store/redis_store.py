@@ -11,32 +11,19 @@ The braces put a session's two into one slot of a Redis Cluster. A save is one L
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import itertools
 import secrets
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.asyncio import Redis
 
-from service.core.errors import OwnershipLost, Unavailable
+from service.core.errors import OwnershipLost
 from service.core.types import SessionId, Snapshot
 from service.store import codec
 from service.store.absence import SEEN_FOR_S, absent
-
-_Reply = TypeVar("_Reply")
-
-_ANSWER_WITHIN_S = 5.0
-_CONNECT_WITHIN_S = 2.0
-_CONNECTIONS = 32
-# Pauses before another attempt when a connection breaks: enough for the embedded Redis to come back.
-_RETRY_AFTER_S = (0.0, 0.05, 0.1, 0.2, 0.4)
+from service.store.calls import ask
+from service.store.keys import note_key, owner_key, session_keys, snapshot_key
 
 # KEYS: snapshot, owner. ARGV: worker, number, ttl ms, owner ttl ms, model digest, whether the session exists, how many
 # fields to keep, those, then field, bytes, field, bytes, ... Refused where another worker has taken the session. A save
@@ -107,19 +94,6 @@ return ARGV[1]
 """
 
 
-def connect(url: str) -> Redis:
-    """A client for `redis://`, `rediss://` or `unix://`, all its waits bounded. Connects when first used."""
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=_CONNECTIONS,
-        timeout=_ANSWER_WITHIN_S,
-        socket_timeout=_ANSWER_WITHIN_S,
-        socket_connect_timeout=_CONNECT_WITHIN_S,
-        retry=Retry(NoBackoff(), 0),  # the store tries again itself, and knows what may be repeated
-    )
-    return Redis.from_pool(pool)
-
-
 class RedisSessionStore:
     """The SessionStore port on one Redis (a client made by `connect`, which the caller closes). Sessions belong to
     `worker`, a name that no other process ever has."""
@@ -146,7 +120,7 @@ class RedisSessionStore:
         arguments: list[str | int | bytes] = [self._worker, number, *_lifetimes_ms(ttl_s), *whose, len(kept), *kept]
         for field, data in fields.items():
             arguments += [field, data]
-        reply: bytes = await self._ask(lambda: self._save(keys=_keys(session), args=arguments))
+        reply: bytes = await ask(self._redis, lambda: self._save(keys=session_keys(session), args=arguments))
         said, _, what = reply.decode().partition(" ")
         if said == "lost":
             raise OwnershipLost(
@@ -161,7 +135,10 @@ class RedisSessionStore:
     async def load(self, session: SessionId) -> Snapshot:
         """Raises SessionUnknown, SessionExpired, SnapshotDamaged."""
         number = next(self._numbers)
-        reply = await self._ask(lambda: self._take(keys=_keys(session), args=[self._worker, number]))
+        reply = await ask(
+            self._redis,
+            lambda: self._take(keys=session_keys(session), args=[self._worker, number]),
+        )
         if isinstance(reply, bytes):
             raise absent(session, expired=reply == b"expired")
         epoch, flat = reply
@@ -170,7 +147,7 @@ class RedisSessionStore:
         return replace(snapshot, epoch=int(epoch))
 
     async def held(self, session: SessionId) -> bool:
-        owner = await self._ask(lambda: self._redis.get(_keys(session)[1]))
+        owner = await ask(self._redis, lambda: self._redis.get(owner_key(session)))
         assert not isinstance(owner, str), "the client decodes nothing"
         return owner is not None and owner.split(b":")[1].decode() == self._worker
 
@@ -178,73 +155,33 @@ class RedisSessionStore:
         """Start the session's time to live anew. Raises SessionUnknown or SessionExpired."""
 
         async def extend() -> list[Any]:
-            snapshot, owner = _keys(session)
             ttl_ms, owner_ms = _lifetimes_ms(ttl_s)
             async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.pexpire(snapshot, ttl_ms)
-                pipe.pexpire(owner, owner_ms)
+                pipe.pexpire(snapshot_key(session), ttl_ms)
+                pipe.pexpire(owner_key(session), owner_ms)
                 return await pipe.execute()
 
-        extended, owner = await self._ask(extend)
+        extended, owner = await ask(self._redis, extend)
         if not extended:
             raise absent(session, expired=bool(owner))
 
     async def delete(self, session: SessionId) -> None:
-        reply: bytes = await self._ask(lambda: self._delete(keys=_keys(session)))
+        reply: bytes = await ask(self._redis, lambda: self._delete(keys=session_keys(session)))
         if reply != b"deleted":
             raise absent(session, expired=reply == b"expired")
 
     async def note(self, name: str, value: bytes, ttl_s: float, *, new: bool = False) -> bytes:
         arguments: list[bytes | int] = [value, _lifetimes_ms(ttl_s)[0], int(new)]
-        kept: bytes = await self._ask(lambda: self._note(keys=[_note_key(name)], args=arguments))
+        kept: bytes = await ask(self._redis, lambda: self._note(keys=[note_key(name)], args=arguments))
         return kept
 
     async def recall(self, name: str) -> bytes | None:
-        kept = await self._ask(lambda: self._redis.get(_note_key(name)))
+        kept = await ask(self._redis, lambda: self._redis.get(note_key(name)))
         assert not isinstance(kept, str), "the client decodes nothing"
         return kept
 
     async def ping(self) -> None:
-        await self._ask(self._redis.ping)
-
-    async def _ask(self, call: Callable[[], Awaitable[_Reply]]) -> _Reply:
-        """Again after a broken connection (every call may be repeated), within a time for all attempts."""
-        try:
-            async with asyncio.timeout(_ANSWER_WITHIN_S):
-                for pause in _RETRY_AFTER_S:
-                    try:
-                        return await call()
-                    except RedisConnectionError:
-                        await asyncio.sleep(pause)
-                return await call()
-        except (TimeoutError, RedisTimeoutError) as error:
-            raise Unavailable(
-                f"Redis at {self._address()} did not answer within {_ANSWER_WITHIN_S:g} s; "
-                "see what keeps it busy, then try again"
-            ) from error
-        except RedisConnectionError as error:
-            raise Unavailable(
-                f"cannot reach Redis at {self._address()} ({error}); try again, and if this lasts see "
-                "that it runs there and that its address and password are right"
-            ) from error
-        except RedisError as error:
-            raise Unavailable(
-                f"Redis at {self._address()} refuses ({error}); see its memory, its disk and its rights"
-            ) from error
-
-    def _address(self) -> str:
-        """Where the store is, without user or password."""
-        where = self._redis.connection_pool.connection_kwargs
-        return str(where["path"]) if "path" in where else f"{where.get('host')}:{where.get('port', 6379)}"
-
-
-def _keys(session: SessionId) -> list[str]:
-    return [f"s2spp:{{{session}}}:snapshot", f"s2spp:{{{session}}}:owner"]
-
-
-def _note_key(name: str) -> str:
-    """Names are the callers', of any length and any characters: a brace of theirs must not choose the slot."""
-    return f"s2spp:note:{hashlib.sha256(name.encode()).hexdigest()}"
+        await ask(self._redis, self._redis.ping)
 
 
 def _lifetimes_ms(ttl_s: float) -> tuple[int, int]:

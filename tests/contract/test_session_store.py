@@ -15,8 +15,9 @@ import pytest
 from service.core.errors import OwnershipLost, SessionExpired, SessionUnknown, Unavailable
 from service.core.ports import SessionStore
 from service.core.types import SessionId, new_session_id
+from service.store.calls import connect
 from service.store.embedded import EmbeddedRedis
-from service.store.redis_store import RedisSessionStore, connect
+from service.store.redis_store import RedisSessionStore
 from tests.fakes.store import InMemorySessionStore, assert_same, make_snapshot
 
 

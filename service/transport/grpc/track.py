@@ -90,7 +90,7 @@ class FrameLoop:
         reader.cancel()
 
     async def _farewell(self) -> Unavailable:
-        info = await self._engine.describe(self._session)
+        info = await self._engine.release(self._session)
         return Unavailable(
             f"the server stops; resume session {info.session} in a moment, it goes on with frame {info.next_frame}",
             session=info.session,

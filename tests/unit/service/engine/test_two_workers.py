@@ -13,8 +13,9 @@ from service.batching import BatchingQueue
 from service.core.errors import OwnershipLost
 from service.core.types import Durability, SessionId
 from service.engine import EngineLimits, LocalEngine
+from service.store.calls import connect
 from service.store.embedded import EmbeddedRedis
-from service.store.redis_store import RedisSessionStore, connect
+from service.store.redis_store import RedisSessionStore
 from tests.fakes.clock import FakeClock
 from tests.fakes.engine_world import RAW, RELAXED, STRICT, first_labels, raw_frame, raw_mask, undisturbed
 from tests.fakes.runtime import INFO, FakeRuntime

@@ -19,9 +19,9 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError
 
 from service.store import redis_process
+from service.store.calls import connect
 from service.store.embedded import DataFolderInUse, EmbeddedRedis
 from service.store.redis_process import EmbeddedRedisError, find_redis_server
-from service.store.redis_store import connect
 
 _ROOT = Path(__file__).parents[4]
 _MB = 1 << 20
@@ -31,7 +31,7 @@ _SERVER = """
 import asyncio, subprocess, sys
 from pathlib import Path
 from service.store.embedded import EmbeddedRedis
-from service.store.redis_store import connect
+from service.store.calls import connect
 
 async def main():
     async with EmbeddedRedis(Path(sys.argv[1])) as embedded, connect(embedded.url) as redis:

@@ -13,9 +13,10 @@ import pytest
 from redis.asyncio import Redis
 
 from service.core.errors import SnapshotDamaged, Unavailable
-from service.store import redis_store
+from service.store import calls
+from service.store.calls import connect
 from service.store.embedded import EmbeddedRedis
-from service.store.redis_store import RedisSessionStore, connect
+from service.store.redis_store import RedisSessionStore
 from tests.fakes.store import assert_same, make_snapshot
 
 
@@ -109,7 +110,7 @@ async def test_a_full_redis_is_unavailable_and_says_why(client: Redis) -> None:
 
 
 async def test_a_hung_redis_is_unavailable(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_store, "_ANSWER_WITHIN_S", 0.2)
+    monkeypatch.setattr(calls, "_ANSWER_WITHIN_S", 0.2)
     pid = (await client.info("server"))["process_id"]
     path = client.connection_pool.connection_kwargs["path"]
     async with connect(f"unix://{path}") as impatient:

@@ -1,0 +1,107 @@
+"""A gateway's view of the workers: who is alive, who has room, who has a session."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+
+from service.core.errors import ModelMismatch, Overloaded, Unavailable
+from service.core.registry import Owner, WorkerRegistry, WorkerState
+from service.core.types import SessionId
+
+_log = logging.getLogger(__name__)
+_EVERY_S = 0.25
+_RETRY_AFTER_S = 1.0
+
+
+class Directory:
+    """Asks the registry every quarter of a second. While the store is away the last view stays: who is dead then is
+    told by broken connections."""
+
+    def __init__(self, registry: WorkerRegistry, gone: Callable[[WorkerState], None]) -> None:
+        """`gone`: told of each worker that is alive no more."""
+        self._registry = registry
+        self._gone = gone
+        self._workers: dict[str, WorkerState] = {}
+        self._placed: Counter[str] = Counter()  # since the worker last told how many it has
+        self._broken: dict[str, WorkerState] = {}
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Raises Unavailable."""
+        await self.refresh()
+        self._watching = asyncio.create_task(self._watch())
+
+    async def stop(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+
+    @property
+    def alive(self) -> list[WorkerState]:
+        return list(self._workers.values())
+
+    async def refresh(self) -> None:
+        """Raises Unavailable."""
+        now = {state.worker: state for state in await self._registry.workers()}
+        before, self._workers = self._workers, now
+        # A worker that could not be reached may be back once it says something new.
+        self._broken = {name: state for name, state in self._broken.items() if now.get(name) == state}
+        self._placed.clear()
+        for name, state in before.items():
+            if name not in now:
+                _log.warning("worker %s at %s is alive no more", name, state.address)
+                self._gone(state)
+
+    def broken(self, worker: WorkerState) -> None:
+        """It could not be reached: it is passed over until it tells something new."""
+        self._broken[worker.worker] = self._workers.get(worker.worker, worker)
+
+    async def owner(self, session: SessionId) -> Owner | None:
+        """Raises Unavailable."""
+        return await self._registry.owner(session)
+
+    async def home(self, session: SessionId) -> WorkerState:
+        """The worker that has the session, else the one that should take it. Raises Unavailable, ModelMismatch,
+        Overloaded."""
+        owner = await self.owner(session)
+        if owner is not None:
+            worker = self._workers.get(owner.worker)
+            if worker is not None and not worker.draining and worker.worker not in self._broken:
+                return worker
+        return self.place(owner.model_digest if owner is not None else None)
+
+    def place(self, model_digest: str | None = None) -> WorkerState:
+        """The worker with the fewest sessions, among those with room and this model. It is counted as one more."""
+        fit = [state for state in self.alive if not state.draining and state.worker not in self._broken]
+        if not fit:
+            raise Unavailable("no worker is there to take this session; try again in a moment")
+        if model_digest is not None:
+            served = {state.model_digest for state in fit}
+            fit = [state for state in fit if state.model_digest == model_digest]
+            if not fit:
+                raise ModelMismatch(
+                    f"the session belongs to model {model_digest}, and the workers have {', '.join(sorted(served))}; "
+                    "open a new session, or serve that model",
+                    session_model=model_digest,
+                )
+        room = [state for state in fit if state.busy + self._placed[state.worker] < state.capacity]
+        if not room:
+            raise Overloaded("every worker is full; try again shortly", retry_after_s=_RETRY_AFTER_S)
+        chosen = min(room, key=lambda state: (state.sessions + self._placed[state.worker], state.worker))
+        self._placed[chosen.worker] += 1
+        return chosen
+
+    async def _watch(self) -> None:
+        away = False
+        while True:
+            await asyncio.sleep(_EVERY_S)
+            try:
+                await self.refresh()
+                away = False
+            except Unavailable as error:
+                if not away:
+                    _log.warning("the registry cannot be asked which workers there are: %s", error)
+                away = True

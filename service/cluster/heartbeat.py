@@ -1,0 +1,61 @@
+"""A worker's sign of life, and what it may do by it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+
+from service.core.errors import Unavailable
+from service.core.ports import Clock
+from service.core.registry import LEASE_S, WorkerRegistry, WorkerState
+
+_log = logging.getLogger(__name__)
+EVERY_S = 0.5
+
+
+class Heartbeat:
+    """Tells the registry every half second how the worker is. `held`: others take it for alive, counted from before
+    the last sign of life left; so it is over here before it is over there."""
+
+    def __init__(self, registry: WorkerRegistry, state: Callable[[], WorkerState], clock: Clock) -> None:
+        self._registry = registry
+        self._state = state
+        self._clock = clock
+        self._until = 0.0
+        self._beating: asyncio.Task[None] | None = None
+
+    @property
+    def held(self) -> bool:
+        return self._clock() < self._until
+
+    async def start(self) -> None:
+        """The first one has arrived when this returns. Raises Unavailable."""
+        await self.beat()
+        self._beating = asyncio.create_task(self._keep_beating())
+
+    async def beat(self) -> None:
+        """One now. Raises Unavailable."""
+        sent = self._clock()
+        await self._registry.beat(self._state())
+        self._until = sent + LEASE_S
+
+    async def stop(self) -> None:
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.gather(self._beating, return_exceptions=True)
+        with suppress(Unavailable):  # then silence tells
+            await self._registry.leave(self._state().worker)
+
+    async def _keep_beating(self) -> None:
+        silent = False
+        while True:
+            await asyncio.sleep(EVERY_S)
+            try:
+                await self.beat()
+                silent = False
+            except Unavailable as error:
+                if not silent:
+                    _log.warning("the registry does not hear of this worker: %s", error)
+                silent = True

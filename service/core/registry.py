@@ -1,0 +1,60 @@
+"""Which workers there are, and whose a session is: the ports between workers, gateways and the store they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.core.types import SessionId
+
+LEASE_S = 3.0
+"""A worker that was not heard of for so long is taken for dead, and takes itself for it."""
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """What a worker tells of itself. `worker`: a name that no other process ever has. `address`: "host:port" of its
+    gRPC. `sessions`: in its memory. `busy`: those that cannot make room. `capacity`: the most it takes. `model_digest`:
+    what it serves. `draining`: it ends, and takes nothing new."""
+
+    worker: str
+    address: str
+    sessions: int
+    busy: int
+    capacity: int
+    model_digest: str
+    draining: bool = False
+
+    @property
+    def full(self) -> bool:
+        return self.busy >= self.capacity
+
+
+@dataclass(frozen=True)
+class Owner:
+    """`epoch`: rises with every change of hands."""
+
+    worker: str
+    epoch: int
+    model_digest: str
+
+
+class WorkerRegistry(Protocol):
+    """Every method raises Unavailable when the store cannot be reached."""
+
+    async def beat(self, state: WorkerState) -> None:
+        """The worker is alive, and so. It counts as alive for LEASE_S from when the store hears of it."""
+        ...
+
+    async def leave(self, worker: str) -> None:
+        """The worker has ended."""
+        ...
+
+    async def workers(self) -> Sequence[WorkerState]:
+        """Those that are alive."""
+        ...
+
+    async def owner(self, session: SessionId) -> Owner | None:
+        """Whose the session is, or was last; None: it was never there, or long ago."""
+        ...

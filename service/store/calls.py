@@ -1,0 +1,69 @@
+"""Talking to Redis: one way to connect, and one to ask, with all waits bounded and every failure an Unavailable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from service.core.errors import Unavailable
+
+_Reply = TypeVar("_Reply")
+
+_ANSWER_WITHIN_S = 5.0
+_CONNECT_WITHIN_S = 2.0
+_CONNECTIONS = 32
+# Pauses before another attempt when a connection breaks: enough for the embedded Redis to come back.
+_RETRY_AFTER_S = (0.0, 0.05, 0.1, 0.2, 0.4)
+
+
+def connect(url: str) -> Redis:
+    """A client for `redis://`, `rediss://` or `unix://`, all its waits bounded. Connects when first used."""
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=_CONNECTIONS,
+        timeout=_ANSWER_WITHIN_S,
+        socket_timeout=_ANSWER_WITHIN_S,
+        socket_connect_timeout=_CONNECT_WITHIN_S,
+        retry=Retry(NoBackoff(), 0),  # the store tries again itself, and knows what may be repeated
+    )
+    return Redis.from_pool(pool)
+
+
+async def ask(redis: Redis, call: Callable[[], Awaitable[_Reply]]) -> _Reply:
+    """Again after a broken connection (every call may be repeated), within a time for all attempts."""
+    try:
+        async with asyncio.timeout(_ANSWER_WITHIN_S):
+            for pause in _RETRY_AFTER_S:
+                try:
+                    return await call()
+                except RedisConnectionError:
+                    await asyncio.sleep(pause)
+            return await call()
+    except (TimeoutError, RedisTimeoutError) as error:
+        raise Unavailable(
+            f"Redis at {_address(redis)} did not answer within {_ANSWER_WITHIN_S:g} s; "
+            "see what keeps it busy, then try again"
+        ) from error
+    except RedisConnectionError as error:
+        raise Unavailable(
+            f"cannot reach Redis at {_address(redis)} ({error}); try again, and if this lasts see "
+            "that it runs there and that its address and password are right"
+        ) from error
+    except RedisError as error:
+        raise Unavailable(
+            f"Redis at {_address(redis)} refuses ({error}); see its memory, its disk and its rights"
+        ) from error
+
+
+def _address(redis: Redis) -> str:
+    """Where the store is, without user or password."""
+    where = redis.connection_pool.connection_kwargs
+    return str(where["path"]) if "path" in where else f"{where.get('host')}:{where.get('port', 6379)}"
