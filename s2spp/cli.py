@@ -19,7 +19,7 @@ from s2spp.commands.evaluate import evaluate
 from s2spp.commands.export import export
 from s2spp.commands.quantise import quantise
 from s2spp.commands.segment import segment
-from s2spp.commands.serve import serve
+from s2spp.commands.serve import gateway, serve, worker
 from s2spp.commands.train import train
 
 _TRAINING = {"torch", "onnx", "onnxscript", "lightning_fabric", "tensorboard"}
@@ -49,7 +49,7 @@ def _options(
     pass
 
 
-for command in (serve, segment, demo, evaluate, bench, train, export, quantise, ablate):
+for command in (serve, worker, gateway, segment, demo, evaluate, bench, train, export, quantise, ablate):
     app.command()(command)
 
 

@@ -41,6 +41,12 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every network")
     http_port: int = Field(8000, ge=0, le=65535, description="Port of REST and WebSocket; 0 for any free one")
+    advertise: str | None = Field(
+        None,
+        pattern=r"^.+:\d+$",
+        description="A worker's gRPC address as gateways reach it, host:port. Default: where it listens; this "
+        "machine's name, if that is every network",
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = Field(
         (),
         description="Web pages that may call, by their origin (https://page.example), commas between; * for all",

@@ -1,4 +1,4 @@
-"""`s2spp serve`"""
+"""`s2spp serve`, `s2spp worker` and `s2spp gateway`"""
 
 from __future__ import annotations
 
@@ -7,18 +7,28 @@ from typing import Annotated
 
 import typer
 
+Host = Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for every network.")]
+GrpcPort = Annotated[int | None, typer.Option(help="Port of gRPC (50051); 0: any free one.")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder of the embedded Redis.")]
+AddressDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of server.json, which tells the ports.")]
+RedisUrl = Annotated[str | None, typer.Option(help="Use this Redis instead of the embedded one.")]
+SharedRedis = Annotated[str | None, typer.Option("--redis-url", help="The Redis that workers and gateways share.")]
+Bundle = Annotated[
+    str | None, typer.Option(help="Bundle folder, the name of a shipped one, or auto (int8 where it is fast).")
+]
+Threads = Annotated[int | None, typer.Option(help="Threads of the model; 0: one per core.")]
+StopWithStdin = Annotated[bool, typer.Option("--stop-with-stdin", hidden=True)]
+
 
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for every network.")] = None,
+    host: Host = None,
     http_port: Annotated[int | None, typer.Option(help="Port of REST and WebSocket (8000); 0: any free one.")] = None,
-    grpc_port: Annotated[int | None, typer.Option(help="Port of gRPC (50051); 0: any free one.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of the embedded Redis.")] = None,
-    redis_url: Annotated[str | None, typer.Option(help="Use this Redis instead of the embedded one.")] = None,
-    bundle: Annotated[
-        str | None, typer.Option(help="Bundle folder, the name of a shipped one, or auto (int8 where it is fast).")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of the model; 0: one per core.")] = None,
-    stop_with_stdin: Annotated[bool, typer.Option("--stop-with-stdin", hidden=True)] = False,
+    grpc_port: GrpcPort = None,
+    data_dir: DataDir = None,
+    redis_url: RedisUrl = None,
+    bundle: Bundle = None,
+    threads: Threads = None,
+    stop_with_stdin: StopWithStdin = False,
 ) -> None:
     """Serve sessions over REST and gRPC, with an embedded Redis that keeps them through a crash.
 
@@ -30,7 +40,7 @@ def serve(
 
         s2spp serve --http-port 9000 --data-dir ./state
     """
-    from service.bootstrap import run
+    from service import bootstrap
     from service.settings import Settings
 
     settings = Settings.load(
@@ -42,4 +52,67 @@ def serve(
         bundle=bundle,
         threads=threads,
     )
-    run(settings, stop_with_stdin=stop_with_stdin)
+    bootstrap.run(bootstrap.serve(settings, stop_with_stdin=stop_with_stdin))
+
+
+def worker(
+    host: Host = None,
+    grpc_port: GrpcPort = None,
+    http_port: Annotated[int | None, typer.Option(help="Port of health and metrics (8000); 0: any free one.")] = None,
+    advertise: Annotated[
+        str | None, typer.Option(help="Where gateways reach its gRPC, host:port, if not where it listens.")
+    ] = None,
+    redis_url: SharedRedis = None,
+    data_dir: AddressDir = None,
+    bundle: Bundle = None,
+    threads: Threads = None,
+    stop_with_stdin: StopWithStdin = False,
+) -> None:
+    """One of many: runs the model for gateways, and keeps sessions in the Redis that it shares with them.
+
+    It may be killed at any time: another worker goes on with its sessions. SIGTERM drains it first.
+
+    Example:
+
+        REDIS_URL=redis://redis:6379/0 s2spp worker --host 0.0.0.0
+    """
+    from service import bootstrap
+    from service.settings import Settings
+
+    settings = Settings.load(
+        host=host,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        advertise=advertise,
+        data_dir=data_dir,
+        redis_url=redis_url,
+        bundle=bundle,
+        threads=threads,
+    )
+    bootstrap.run(bootstrap.work(settings, stop_with_stdin=stop_with_stdin))
+
+
+def gateway(
+    host: Host = None,
+    http_port: Annotated[int | None, typer.Option(help="Port of REST and WebSocket (8000); 0: any free one.")] = None,
+    grpc_port: GrpcPort = None,
+    redis_url: SharedRedis = None,
+    data_dir: AddressDir = None,
+    stop_with_stdin: StopWithStdin = False,
+) -> None:
+    """The front door of many workers: REST and gRPC as `s2spp serve` has them, without a model of its own.
+
+    Workers are found through the Redis that all share; they come and go as they like. Gateways hold nothing that
+    another one has not.
+
+    Example:
+
+        REDIS_URL=redis://redis:6379/0 s2spp gateway --host 0.0.0.0
+    """
+    from service import bootstrap
+    from service.settings import Settings
+
+    settings = Settings.load(
+        host=host, http_port=http_port, grpc_port=grpc_port, data_dir=data_dir, redis_url=redis_url
+    )
+    bootstrap.run(bootstrap.gateway(settings, stop_with_stdin=stop_with_stdin))

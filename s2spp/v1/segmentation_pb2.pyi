@@ -272,6 +272,7 @@ class Session(_message.Message):
     COMMITTED_FRAME_FIELD_NUMBER: _builtins.int
     EXPIRES_IN_S_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    ANSWERS_FOLLOWING_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     model: _builtins.str
     model_digest: _builtins.str
@@ -283,6 +284,8 @@ class Session(_message.Message):
     expires_in_s: _builtins.float
     epoch: _builtins.int
     """Rises whenever another worker takes the session over."""
+    answers_following: _builtins.int
+    """In the answer to `resume`: how many answers of earlier frames follow at once."""
     @_builtins.property
     def object_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
@@ -298,10 +301,11 @@ class Session(_message.Message):
         committed_frame: _builtins.int = ...,
         expires_in_s: _builtins.float = ...,
         epoch: _builtins.int = ...,
+        answers_following: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_frame", b"committed_frame", "epoch", b"epoch", "expires_in_s", b"expires_in_s", "height", b"height", "model", b"model", "model_digest", b"model_digest", "next_frame", b"next_frame", "object_ids", b"object_ids", "session_id", b"session_id", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers_following", b"answers_following", "committed_frame", b"committed_frame", "epoch", b"epoch", "expires_in_s", b"expires_in_s", "height", b"height", "model", b"model", "model_digest", b"model_digest", "next_frame", b"next_frame", "object_ids", b"object_ids", "session_id", b"session_id", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -63,3 +63,8 @@ class Kept:
         with self._lock:
             index = max(0, place - self._forgotten)
             return self._sent[index] if index < len(self._sent) else None
+
+    def since(self, next_frame: int) -> list[Sent]:
+        """What a server lacks that wants `next_frame`."""
+        with self._lock:
+            return [sent for sent in self._sent if sent.stored_by >= next_frame and not sent.refused]

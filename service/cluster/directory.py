@@ -59,6 +59,10 @@ class Directory:
         """It could not be reached: it is passed over until it tells something new."""
         self._broken[worker.worker] = self._workers.get(worker.worker, worker)
 
+    def full(self, worker: WorkerState) -> None:
+        """It says that it takes no more: so it is until it tells anew."""
+        self._placed[worker.worker] += worker.capacity
+
     async def owner(self, session: SessionId) -> Owner | None:
         """Raises Unavailable."""
         return await self._registry.owner(session)
@@ -74,10 +78,21 @@ class Directory:
         return self.place(owner.model_digest if owner is not None else None)
 
     def place(self, model_digest: str | None = None) -> WorkerState:
-        """The worker with the fewest sessions, among those with room and this model. It is counted as one more."""
-        fit = [state for state in self.alive if not state.draining and state.worker not in self._broken]
-        if not fit:
-            raise Unavailable("no worker is there to take this session; try again in a moment")
+        """The worker with the fewest sessions, among those with room and this model. It is counted as one more. Raises
+        Unavailable, ModelMismatch, Overloaded."""
+        room = self._fit(model_digest)
+        chosen = min(room, key=lambda state: (state.sessions + self._placed[state.worker], state.worker))
+        self._placed[chosen.worker] += 1
+        return chosen
+
+    def _willing(self) -> list[WorkerState]:
+        willing = [state for state in self.alive if not state.draining and state.worker not in self._broken]
+        if not willing:
+            raise Unavailable("no worker is there to take a session; try again in a moment")
+        return willing
+
+    def _fit(self, model_digest: str | None) -> list[WorkerState]:
+        fit = self._willing()
         if model_digest is not None:
             served = {state.model_digest for state in fit}
             fit = [state for state in fit if state.model_digest == model_digest]
@@ -90,9 +105,15 @@ class Directory:
         room = [state for state in fit if state.busy + self._placed[state.worker] < state.capacity]
         if not room:
             raise Overloaded("every worker is full; try again shortly", retry_after_s=_RETRY_AFTER_S)
-        chosen = min(room, key=lambda state: (state.sessions + self._placed[state.worker], state.worker))
-        self._placed[chosen.worker] += 1
-        return chosen
+        return room
+
+    def refuse_if_none(self) -> None:
+        """Raises Unavailable."""
+        self._willing()
+
+    def refuse_if_full(self) -> None:
+        """Raises Unavailable, Overloaded."""
+        self._fit(None)
 
     async def _watch(self) -> None:
         away = False

@@ -33,7 +33,7 @@ from service.engine.owners import Owners
 from service.engine.residence import Residence
 from service.engine.session import Session
 from service.engine.stepping import Stepper
-from service.engine.table import Resident
+from service.engine.table import Load, Resident
 from service.engine.tasks import Tasks
 from service.engine.turns import Entry, Outcome
 
@@ -195,6 +195,10 @@ class LocalEngine:
     async def ready(self) -> None:
         self._tasks.refuse_if_closed()
         await self._store.ping()
+
+    def load(self) -> Load:
+        """How much of the engine is taken."""
+        return self._residence.load()
 
     def models(self) -> Sequence[ModelInfo]:
         return (self._info,)

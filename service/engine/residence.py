@@ -19,7 +19,7 @@ from service.engine.faults import told
 from service.engine.limits import EngineLimits
 from service.engine.owners import Owners
 from service.engine.session import Session
-from service.engine.table import Resident, SessionTable
+from service.engine.table import Load, Resident, SessionTable
 from service.engine.tasks import Tasks
 
 _log = logging.getLogger(__name__)
@@ -60,6 +60,9 @@ class Residence:
 
     def describe(self, resident: Resident) -> SessionInfo:
         return resident.session.describe(self._info, self._table.expires_in_s(resident))
+
+    def load(self) -> Load:
+        return self._table.load()
 
     async def find(self, session: SessionId) -> Resident:
         """From memory, at once; else from the store, once for however many callers."""

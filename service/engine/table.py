@@ -25,6 +25,14 @@ class Resident:
     """Who opened it, in this process's life; "" when that is not known."""
 
 
+@dataclass(frozen=True)
+class Load:
+    """`sessions`: in memory, or about to be. `busy`: those of them that could not make room now."""
+
+    sessions: int
+    busy: int
+
+
 class SessionTable:
     """At most `max_sessions` sessions, permits included, and of one client at most `max_client_sessions`."""
 
@@ -61,6 +69,10 @@ class SessionTable:
         left = resident.session.last_used + self._limits.idle_timeout_s - self._clock()
         return self._limits.idle_timeout_s if resident.session.busy else max(0.0, left)
 
+    def load(self) -> Load:
+        coming = self._permits.total()
+        return Load(len(self) + coming, coming + sum(not self._may_go(each.session) for each in self))
+
     @contextmanager
     def permit(self, client: str = "") -> Iterator[None]:
         """Room for one more session, of `client` where that is named, while this lasts. Raises Overloaded."""
@@ -77,13 +89,17 @@ class SessionTable:
             self._permits[client] -= 1
             self._permits += Counter()  # forgets those that have none
 
+    def _may_go(self, session: Session) -> bool:
+        idle_s = self._clock() - session.last_used
+        return not session.busy and session.committed and idle_s >= self._limits.evict_idle_s
+
     def _evict_one(self, full: str, client: str | None = None) -> None:
         """The least recently used of those that are stored and idle: its next frame brings it back."""
         now, pause = self._clock(), self._limits.evict_idle_s
         residents = [each for each in self if not each.session.busy and client in (None, each.client)]
         idle = sorted((each.session for each in residents), key=lambda session: session.last_used)
         for session in idle:
-            if session.committed and now - session.last_used >= pause:
+            if self._may_go(session):
                 return self.drop(session.id)
         wait_s = max(0.1, idle[0].last_used + pause - now) if idle else 1.0
         raise Overloaded(f"{full}; try again shortly, or delete one", retry_after_s=wait_s)

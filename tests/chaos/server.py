@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from s2spp import cli
-from service import bootstrap
+from service.bootstrap import forms
 from service.core.ports import Delivered, Engine, Opened, SessionStore
 from service.core.types import SessionId, SessionInfo, Snapshot
 
@@ -151,21 +151,15 @@ def main() -> None:
     parser.add_argument("--without", choices=PROMISES)
     chosen = parser.parse_args(ours)
     plan = Plan(chosen.kill_at, chosen.count, chosen.without)
-    stores: list[ChaosStore] = []
-    real_store, real_engine = bootstrap._redis_store, bootstrap.build_engine
+    real_engine = forms.build_engine
 
     @asynccontextmanager
-    async def redis_store(settings: Any) -> AsyncIterator[SessionStore]:
-        async with real_store(settings) as store:
-            stores.append(ChaosStore(store, plan))
-            yield stores[-1]  # type: ignore[misc]
+    async def build_engine(settings: Any, *, store: Any, **options: Any) -> AsyncIterator[Engine]:
+        faulty = ChaosStore(store, plan)
+        async with real_engine(settings, store=faulty, **options) as engine:
+            yield ChaosEngine(engine, faulty, plan)  # type: ignore[misc]
 
-    @asynccontextmanager
-    async def build_engine(settings: Any, **options: Any) -> AsyncIterator[Engine]:
-        async with real_engine(settings, **options) as engine:
-            yield ChaosEngine(engine, stores[-1], plan)  # type: ignore[misc]
-
-    bootstrap._redis_store, bootstrap.build_engine = redis_store, build_engine
+    forms.build_engine = build_engine  # type: ignore[assignment]
     sys.argv = ["s2spp", *serve]
     cli.main()
 

@@ -24,6 +24,7 @@ from s2spp import rle
 from s2spp.v1 import segmentation_pb2 as pb
 from s2spp.v1 import segmentation_pb2_grpc
 from service import bootstrap
+from service.bootstrap.listening import listening
 from service.settings import Settings
 from service.telemetry import Telemetry
 from tests.fakes.clock import FakeClock
@@ -83,7 +84,7 @@ async def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
         clock, runtime = FakeClock(), FakeRuntime()
         async with (
             bootstrap.build_engine(settings, runtime=runtime, clock=clock) as engine,
-            bootstrap._transports(settings, engine, Telemetry()) as (rest, address),
+            listening(settings, engine, Telemetry()) as (rest, address),
             httpx.AsyncClient(base_url=rest, timeout=20) as http,
             grpc.aio.insecure_channel(address) as channel,
         ):

@@ -63,6 +63,7 @@ async def start_grpc(
     window: int = 16,
     readiness_interval_s: float = 2.0,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    callers_are_gateways: bool = False,
 ) -> GrpcServer:
     """Starts to listen on `address` ("host:port", port 0: any free one).
 
@@ -73,6 +74,7 @@ async def start_grpc(
         readiness_interval_s: how often the health of `s2spp.v1.Segmentation` follows `engine.ready()`. The
             health of the server itself ("") is SERVING for as long as the process answers.
         interceptors: see every call before its method does.
+        callers_are_gateways: a caller says on whose behalf it calls, and is believed.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -86,7 +88,7 @@ async def start_grpc(
         ],
     )
     health_servicer = health.HealthServicer()
-    servicer = SegmentationServicer(engine, window)
+    servicer = SegmentationServicer(engine, window, callers_are_gateways)
     segmentation_pb2_grpc.add_SegmentationServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)

@@ -37,15 +37,11 @@ async def _errors_as_status(context: Context) -> AsyncIterator[None]:
         await context.abort(status.code, status.details, status.trailing_metadata)
 
 
-def _client(context: Context) -> str:
-    """gRPC says `ipv4:HOST:PORT`, `ipv6:%5BHOST%5D:PORT` or `unix:PATH`."""
-    family, _, rest = unquote(context.peer()).partition(":")
-    return client_name(rest.rpartition(":")[0].strip("[]") if family.startswith("ip") else rest)
-
-
 class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
-    def __init__(self, engine: Engine, window: int) -> None:
-        """`window`: frames of one Track stream that may be in flight."""
+    def __init__(self, engine: Engine, window: int, callers_are_gateways: bool = False) -> None:
+        """`window`: frames of one Track stream that may be in flight. `callers_are_gateways`: they say whose calls they
+        pass on."""
+        self._callers_are_gateways = callers_are_gateways
         self._engine = engine
         self._window = window
         self.stopping = asyncio.Event()
@@ -58,10 +54,12 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
         async with _errors_as_status(context):
             stream = secrets.token_hex(8)
             first = await anext(request_iterator, pb.TrackRequest())
-            begun = await self._begin(first, stream, _client(context))
+            begun = await self._begin(first, stream, self._client(context))
             session = begun.info.session
             try:
-                await context.write(pb.TrackResponse(session=convert.session_message(begun.info)))
+                said = convert.session_message(begun.info)
+                said.answers_following = len(begun.answers)
+                await context.write(pb.TrackResponse(session=said))
                 for answer in begun.answers:
                     await context.write(replayed(answer, begun.info.committed_frame))
                 frames = FrameLoop(
@@ -97,7 +95,7 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
                 convert.image(request.frame),
                 convert.image(request.mask),
                 convert.options(request.options),
-                client=_client(context),
+                client=self._client(context),
                 idempotency_key=request.idempotency_key if request.HasField("idempotency_key") else None,
             )
             about(opened.info.session)
@@ -154,3 +152,10 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
             if not models:
                 raise Unavailable("no model is served yet; try again in a moment")
             return convert.model_message(models[0])
+
+    def _client(self, context: Context) -> str:
+        """gRPC says `ipv4:HOST:PORT`, `ipv6:%5BHOST%5D:PORT` or `unix:PATH`; a gateway, whom it calls for."""
+        if self._callers_are_gateways:
+            return str(dict(context.invocation_metadata() or ()).get("x-s2spp-client", ""))
+        family, _, rest = unquote(context.peer()).partition(":")
+        return client_name(rest.rpartition(":")[0].strip("[]") if family.startswith("ip") else rest)

@@ -90,6 +90,14 @@ def create_app(
     return app
 
 
+def create_operations_app(engine: Engine, metrics: Callable[[], bytes], version: str) -> FastAPI:
+    """For those who run a worker: health, readiness and metrics, and nothing of sessions."""
+    app = FastAPI(title="s2spp worker", version=version, generate_unique_id_function=_route_name)
+    problems.install(app)
+    app.include_router(operation_routes(engine, metrics))
+    return app
+
+
 def _route_name(route: APIRoute) -> str:
     """The operation's id, which links name."""
     return route.name

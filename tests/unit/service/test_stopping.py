@@ -7,13 +7,13 @@ import logging
 
 import pytest
 
-from service import bootstrap
+from service.bootstrap import listening
 
 
 async def test_a_transport_that_hangs_is_left_behind(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(bootstrap, "_OVERDUE_S", 0.01)
+    monkeypatch.setattr(listening, "_OVERDUE_S", 0.01)
     ended = []
 
     async def ends() -> None:
@@ -23,7 +23,7 @@ async def test_a_transport_that_hangs_is_left_behind(
         await asyncio.Event().wait()
 
     with caplog.at_level(logging.WARNING):
-        await bootstrap._stopped(0.01, hangs(), ends())
+        await listening.stopped(0.01, hangs(), ends())
     assert ended and "did not stop within" in caplog.text
 
 
@@ -32,4 +32,4 @@ async def test_an_error_while_stopping_is_not_lost() -> None:
         raise OSError("of this one")
 
     with pytest.raises(OSError, match="of this one"):
-        await bootstrap._stopped(1.0, fails())
+        await listening.stopped(1.0, fails())

@@ -1,0 +1,104 @@
+"""Ports that are listened on: REST and gRPC over an engine, and where they are."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import json
+import logging
+import os
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from service.core.ports import Engine
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.telemetry import Telemetry
+
+_log = logging.getLogger(__name__)
+ADDRESSES = "server.json"
+# Beyond the time that running requests get: for a transport to end by itself.
+_OVERDUE_S = 5.0
+# A video's sender or reader that pauses longer is let go: there are few places.
+_STALL_S = 60.0
+# Beside images a message has a few fields, and one only somewhat too large is still told the reason.
+_MESSAGE_OVERHEAD = 1 << 20
+
+
+@asynccontextmanager
+async def listening(
+    settings: Settings, engine: Engine, telemetry: Telemetry, *, worker: bool = False
+) -> AsyncIterator[tuple[str, str]]:
+    """REST and gRPC over `engine`; yields the addresses that a client on this machine uses. `worker`: gRPC is for
+    gateways, which say who their caller is, and HTTP for those who watch."""
+    from service.telemetry import CallRecorder, RecordedApp, RecordingInterceptor
+    from service.transport.grpc import start_grpc
+    from service.transport.rest import VideoBounds, create_app, create_operations_app, start_rest
+
+    largest = settings.max_image_bytes + _MESSAGE_OVERHEAD
+    version = importlib.metadata.version("s2spp")
+    if worker:
+        app = create_operations_app(engine, telemetry.render, version)
+    else:
+        app = create_app(
+            engine,
+            max_image_bytes=settings.max_image_bytes,
+            metrics=telemetry.render,
+            version=version,
+            stream_window=settings.window,
+            videos=VideoBounds(
+                max_bytes=settings.max_video_bytes,
+                max_frames=settings.max_video_frames,
+                max_pixels=settings.max_pixels,
+                at_a_time=settings.max_videos,
+                stall_s=min(settings.idle_timeout_s, _STALL_S),
+            ),
+            cors_origins=settings.cors_origins,
+        )
+    listen = f"[{settings.host}]" if ":" in settings.host else settings.host
+    local = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(listen, listen)
+    recorder = CallRecorder(telemetry)
+    rest = await start_rest(RecordedApp(app, recorder), settings.host, settings.http_port, max_message_bytes=largest)
+    try:
+        grpc = await start_grpc(
+            engine,
+            f"{listen}:{settings.grpc_port}",
+            max_message_bytes=2 * largest,  # opening sends a frame and a mask
+            window=settings.window,
+            interceptors=[RecordingInterceptor(recorder)],
+            callers_are_gateways=worker,
+        )
+    except BaseException:
+        await rest.stop(0)
+        raise
+    try:
+        yield f"http://{local}:{rest.port}", f"{local}:{grpc.port}"
+    finally:
+        await stopped(settings.drain_s, rest.stop(settings.drain_s), grpc.stop(settings.drain_s))
+
+
+async def stopped(drain_s: float, *stops: Coroutine[Any, Any, None]) -> None:
+    """A transport that does not end in its time keeps neither sessions from being committed nor the process alive."""
+    done, hung = await asyncio.wait([asyncio.create_task(stop) for stop in stops], timeout=drain_s + _OVERDUE_S)
+    for task in hung:
+        _log.warning("a server did not stop within %g seconds; it is left behind", drain_s + _OVERDUE_S)
+        task.cancel()
+    for task in done:
+        task.result()
+
+
+@contextmanager
+def announced(data_dir: Path, http: str, grpc: str) -> Iterator[None]:
+    """`server.json`, for those who start a server on port 0 and have to find it. It appears whole."""
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = data_dir / ADDRESSES
+    draft = path.with_suffix(".partial")
+    draft.write_text(json.dumps({"pid": os.getpid(), "http": http, "grpc": grpc}))
+    draft.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,122 @@
+"""The parts that every form of the server is made of, built from settings."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from service.batching import BatchingQueue
+from service.core.ports import Clock, EngineObserver, Runtime, SessionStore
+from service.engine import EngineLimits, LocalEngine
+from service.imaging import ImageLimits
+from service.settings import Settings
+
+if TYPE_CHECKING:  # serving alone needs them, and traces alone OpenTelemetry
+    from redis.asyncio import Redis
+
+    from service.telemetry.tracing import Traces
+
+_log = logging.getLogger(__name__)
+
+
+class CannotServe(OSError):
+    """The server cannot start. The message says why and what to do."""
+
+
+def load_runtime(settings: Settings) -> Runtime:
+    """The model, checked and warmed up. Blocks. Raises BundleError (a ValueError)."""
+    from service.runtime import AUTO, FLOAT, StoredStepError, suitable
+
+    if settings.bundle != AUTO:
+        return _ready(settings, settings.bundle, "named in the settings")
+    name, why = suitable(settings.provider)
+    try:
+        return _ready(settings, name, why)
+    except StoredStepError as error:
+        if name == FLOAT:
+            raise
+        _log.warning("%s is not used: %s", name, error)
+        return _ready(settings, FLOAT, f"float, since a stored step of {name} comes out differently on this machine")
+
+
+def _ready(settings: Settings, bundle: str, why: str) -> Runtime:
+    from service.runtime import OnnxRuntime, check_stored_step, load_bundle
+
+    loaded = load_bundle(bundle)
+    runtime = OnnxRuntime(loaded, settings.threads, settings.provider, why)
+    check_stored_step(runtime, loaded.folder)
+    runtime.warm_up()
+    return runtime
+
+
+@asynccontextmanager
+async def build_engine(
+    settings: Settings,
+    *,
+    runtime: Runtime | None = None,
+    store: SessionStore | None = None,
+    clock: Clock = time.monotonic,
+    observer: EngineObserver | None = None,
+) -> AsyncIterator[LocalEngine]:
+    """An engine in this process until the context ends; every session is committed then. Without a `runtime`
+    it loads the bundle; without a `store` sessions live in memory only, which is what a command needs."""
+    if runtime is None:
+        runtime = await asyncio.to_thread(load_runtime, settings)
+    if store is None:
+        from service.store.memory import MemorySessionStore
+
+        store = MemorySessionStore(clock)
+    limits = EngineLimits(
+        max_sessions=settings.max_sessions,
+        max_client_sessions=settings.max_sessions_per_client,
+        max_objects=settings.max_objects,
+        images=ImageLimits(settings.max_image_bytes, settings.max_pixels),
+        idle_timeout_s=settings.idle_timeout_s,
+        window=max(EngineLimits.window, settings.window),
+        commit_every=settings.commit_every,
+        commit_bytes_per_s=settings.commit_bytes_per_s,
+    )
+    queue = BatchingQueue(runtime, settings.max_batch)
+    engine = LocalEngine(queue, store, runtime.info, limits, clock, observer)
+    try:
+        yield engine
+    finally:
+        await engine.close()
+        await queue.close()
+
+
+def open_traces(endpoint: str | None) -> Traces | None:
+    if endpoint is None:
+        return None
+    try:
+        from service.telemetry.tracing import Traces
+    except ModuleNotFoundError as error:
+        raise CannotServe(
+            f"traces are to go to {endpoint}, but OpenTelemetry is not installed ({error}): "
+            "pip install 's2spp[otel]', or unset S2SPP_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_ENDPOINT"
+        ) from error
+    return Traces(endpoint, importlib.metadata.version("s2spp"))
+
+
+@asynccontextmanager
+async def open_redis(settings: Settings) -> AsyncIterator[Redis]:
+    """REDIS_URL, or else a Redis of our own in the data folder, which no other server may use then. It answers."""
+    from service.store.calls import ask, connect
+    from service.store.embedded import EmbeddedRedis
+    from service.store.redis_process import EmbeddedRedisError
+
+    async with AsyncExitStack() as stack:
+        url = settings.redis_url
+        if url is None:
+            try:
+                url = (await stack.enter_async_context(EmbeddedRedis(settings.data_dir))).url
+            except EmbeddedRedisError as error:
+                raise CannotServe(str(error)) from error
+        redis = await stack.enter_async_context(connect(url))
+        await ask(redis, redis.ping)
+        yield redis

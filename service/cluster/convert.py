@@ -1,0 +1,87 @@
+"""The types of service.core -> messages to a worker, and a worker's answers back. Pixels pass as they came."""
+
+from __future__ import annotations
+
+from s2spp.v1 import segmentation_pb2 as pb
+from service.core.ports import Delivered
+from service.core.types import (
+    Answer,
+    DrawObjects,
+    Durability,
+    EncodedImage,
+    Flow,
+    ImageFormat,
+    MaskFormat,
+    ObjectChange,
+    ObjectReport,
+    SessionOptions,
+)
+
+_IMAGE_FORMATS = {
+    ImageFormat.AUTO: pb.IMAGE_FORMAT_UNSPECIFIED,
+    ImageFormat.RAW_RGB8: pb.IMAGE_FORMAT_RAW_RGB8,
+}
+_MASK_FORMATS = {pb.MaskFormat.Value(f"MASK_FORMAT_{form.name}"): form for form in MaskFormat}
+_MASK_FORMATS_OUT = {form: value for value, form in _MASK_FORMATS.items()}
+_FLOWS = {flow: pb.Flow.Value(f"FLOW_{flow.name}") for flow in Flow}
+_DURABILITIES = {each: pb.Durability.Value(f"DURABILITY_{each.name}") for each in Durability}
+
+
+def image(given: EncodedImage) -> pb.Image:
+    return pb.Image(data=given.data, format=_IMAGE_FORMATS[given.format], height=given.height, width=given.width)
+
+
+def options(given: SessionOptions) -> pb.SessionOptions:
+    return pb.SessionOptions(mask_format=_MASK_FORMATS_OUT[given.mask_format], flow=_FLOWS[given.flow])
+
+
+def durability(given: Durability) -> pb.Durability.ValueType:
+    return _DURABILITIES[given]
+
+
+def frame(frame_index: int, given: EncodedImage, durable: Durability) -> pb.Frame:
+    return pb.Frame(frame_index=frame_index, image=image(given), durability=durability(durable))
+
+
+def change(
+    frame_index: int | None, given: ObjectChange, ordinal: int | None, durable: Durability
+) -> pb.Drawing | pb.Removal:
+    if isinstance(given, DrawObjects):
+        return pb.Drawing(
+            frame_index=frame_index,
+            frame=image(given.frame),
+            mask=image(given.mask),
+            ordinal=ordinal or 0,
+            object_id=given.as_object or 0,
+            durability=durability(durable),
+        )
+    return pb.Removal(
+        frame_index=frame_index, object_id=given.object_id, ordinal=ordinal or 0, durability=durability(durable)
+    )
+
+
+def change_request(given: pb.Drawing | pb.Removal) -> pb.TrackRequest:
+    return pb.TrackRequest(draw=given) if isinstance(given, pb.Drawing) else pb.TrackRequest(remove=given)
+
+
+def answer(mask: pb.Mask) -> Answer:
+    return Answer(
+        frame_index=mask.frame_index,
+        mask=mask.data,
+        mask_format=_MASK_FORMATS[mask.format],
+        height=mask.height,
+        width=mask.width,
+        objects=tuple(
+            ObjectReport(each.object_id, each.area, _box(each), each.confidence, each.visible) for each in mask.objects
+        ),
+        compute_ms=mask.compute_ms,
+    )
+
+
+def delivered(mask: pb.Mask) -> Delivered:
+    return Delivered(answer(mask), mask.committed_frame, mask.epoch)
+
+
+def _box(report: pb.ObjectReport) -> tuple[int, int, int, int]:
+    x, y, width, height = report.box
+    return x, y, width, height

@@ -1,0 +1,60 @@
+"""Connections to workers: one for each, cut at once when a worker is alive no more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, TypeAlias, TypeVar
+
+import grpc
+
+from s2spp.v1 import segmentation_pb2_grpc
+from service.client.errors import error_from_call
+from service.client.requests import CHANNEL_OPTIONS
+from service.core.errors import Unavailable
+from service.core.registry import WorkerState
+
+_Reply = TypeVar("_Reply")
+Stub: TypeAlias = "segmentation_pb2_grpc.SegmentationAsyncStub"  # known to type checkers only
+
+
+class Links:
+    """For one event loop."""
+
+    def __init__(self) -> None:
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    def stub(self, worker: WorkerState) -> Stub:
+        channel = self._channels.get(worker.worker)
+        if channel is None:
+            channel = grpc.aio.insecure_channel(worker.address, CHANNEL_OPTIONS)
+            self._channels[worker.worker] = channel
+        return segmentation_pb2_grpc.SegmentationStub(channel)
+
+    async def cut(self, worker: WorkerState) -> None:
+        """Whoever waits for it hears that it is away."""
+        channel = self._channels.pop(worker.worker, None)
+        if channel is not None:
+            await channel.close()
+
+    async def close(self) -> None:
+        for channel in list(self._channels.values()):
+            await channel.close()
+        self._channels.clear()
+
+
+async def told(worker: WorkerState, reply: Awaitable[_Reply]) -> _Reply:
+    """What a worker answers. Raises its error, or Unavailable when it cannot be reached, or was cut off meanwhile."""
+    try:
+        return await reply
+    except grpc.RpcError as error:
+        raise error_from_call(error, worker.address) from error
+    except asyncio.CancelledError:
+        task: asyncio.Task[Any] | None = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # grpc.aio cancels the calls of a channel that is closed.
+        raise Unavailable(f"worker {worker.worker} at {worker.address} went away") from None
+    except asyncio.InvalidStateError:
+        # grpc.aio, of a call that ended while it was written to: its status is told by reading.
+        raise Unavailable(f"worker {worker.worker} at {worker.address} ended the stream") from None
