@@ -91,7 +91,7 @@ class FakeEngine:
     def hold(self, *frame_indices: int) -> None:
         self._held |= {frame_index: asyncio.Event() for frame_index in frame_indices}
 
-    def release(self, *frame_indices: int) -> None:
+    def unhold(self, *frame_indices: int) -> None:
         for frame_index in frame_indices:
             self._held[frame_index].set()
 
@@ -193,6 +193,9 @@ class FakeEngine:
             image_size(change.frame)
             drawn = np.roll(decode_mask(change.mask, ImageLimits()), -frame_index, axis=1)
             state.labels = np.where(drawn > 0, drawn, state.labels)
+        return await self.describe(session)
+
+    async def release(self, session: SessionId) -> SessionInfo:
         return await self.describe(session)
 
     async def describe(self, session: SessionId) -> SessionInfo:

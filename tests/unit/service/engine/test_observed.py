@@ -10,6 +10,7 @@ import pytest
 from service.core.errors import Unavailable
 from service.core.types import RemoveObject
 from tests.fakes.engine_world import RELAXED, STRICT, World
+from tests.fakes.waiting import until
 
 PAUSE_S = 0.05
 
@@ -19,6 +20,7 @@ async def test_the_total_of_a_frame_covers_its_wait_for_the_frame_before(world: 
     world.runtime.gate.clear()
     began = time.perf_counter()
     frames = [asyncio.create_task(world.post(session, index, durability=RELAXED)) for index in (1, 2)]
+    await until(lambda: world.runtime.busy)
     await asyncio.sleep(PAUSE_S)
     world.runtime.gate.set()
     await asyncio.gather(*frames)

@@ -100,7 +100,7 @@ async def test_stopping_answers_what_is_under_way_says_where_to_resume_and_takes
                 # CANCELLED: the call came in the moment in which the door was being closed.
                 assert refused.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
                 break
-    engine.release(1)
+    engine.unhold(1)
     events = []
     with pytest.raises(grpc.aio.AioRpcError) as ended:
         async for event in call:

@@ -54,7 +54,7 @@ async def test_one_answer_per_frame_in_order_whichever_is_done_first(engine: Fak
     call = await begun(stub, [open_request(), *(frame_request(index) for index in (1, 2, 3))])
     # Frames 2 and 3 are handed on, and done, while frame 1 is still without its answer.
     await until(lambda: len(engine.calls) == 3 and engine.in_flight == 1)
-    engine.release(1)
+    engine.unhold(1)
     events = await rest(call)
     assert events[0].session.next_frame == 1 and events[0].session.session_id in engine.sessions
     assert indices(events) == [("mask", 1), ("mask", 2), ("mask", 3)]
@@ -69,7 +69,7 @@ async def test_no_more_than_the_window_is_read_ahead_of_the_answers(engine: Fake
     # All 30 have been sent. Without a window they would be in flight by the time this is answered.
     await stub.GetModel(pb.GetModelRequest())
     assert len(engine.calls) == WINDOW
-    engine.release(*range(1, 31))
+    engine.unhold(*range(1, 31))
     assert indices(await rest(call)) == [("mask", index) for index in range(1, 31)]
     assert engine.most_in_flight == WINDOW
 
@@ -102,7 +102,7 @@ async def test_half_closing_still_answers_every_frame_that_was_sent(engine: Fake
     call = await begun(stub, [open_request(), *(frame_request(index) for index in (1, 2, 3))])
     await call.done_writing()
     await until(lambda: len(engine.calls) == 3)
-    engine.release(2)
+    engine.unhold(2)
     assert indices(await rest(call)) == [("mask", 1), ("mask", 2), ("mask", 3)]
     assert await call.code() is grpc.StatusCode.OK
 
@@ -186,7 +186,7 @@ async def test_acknowledgements_are_passed_on_and_left_out_mean_what_was_answere
     for request in (frame_request(2), frame_request(3), frame_request(4, received_through=0)):
         await call.write(request)
     await until(lambda: len(engine.calls) == 4)
-    engine.release(2)
+    engine.unhold(2)
     await rest(call)
     assert [call.received_through for call in engine.calls] == [0, 1, 1, 0]
 
@@ -198,7 +198,7 @@ async def test_frames_of_two_streams_do_not_wait_for_each_other(engine: FakeEngi
     other = await begun(stub, [pb.TrackRequest(open=open_request().open), bad_frame_request(9)])
     async with asyncio.timeout(PATIENCE_S):
         assert indices(await rest(other)) == [("error", 9)]
-    engine.release(1)
+    engine.unhold(1)
     assert indices(await rest(slow)) == [("mask", 1)]
 
 

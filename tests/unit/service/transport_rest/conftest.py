@@ -134,6 +134,9 @@ class ScriptedEngine:
         self.info = replace(self.info, object_ids=(*self.info.object_ids, 9))
         return self.info
 
+    async def release(self, session: SessionId) -> SessionInfo:
+        return await self.describe(session)
+
     async def describe(self, session: SessionId) -> SessionInfo:
         self._fail()
         return self.info

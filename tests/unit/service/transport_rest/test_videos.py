@@ -239,7 +239,7 @@ async def test_decoding_waits_for_a_reader_that_is_slow(port: int, engine: FakeE
     await until(lambda: len(engine.calls) >= 8)
     await asyncio.sleep(0.3)
     assert len(engine.calls) == 8  # 5 to 8 are under way, and no more
-    engine.release(5)
+    engine.unhold(5)
     assert b'"frame_index":11' in await read_some(reader, b"0\r\n\r\n")
     writer.close()
 
@@ -253,7 +253,7 @@ async def test_a_client_that_goes_away_leaves_nothing(port: int, engine: FakeEng
     await until(lambda: len(engine.calls) >= 6)
     writer.close()
     await writer.wait_closed()
-    engine.release(6)
+    engine.unhold(6)
     await until(lambda: len(engine.deleted) == 1)
     assert not engine.sessions and len(engine.calls) < 50
 
