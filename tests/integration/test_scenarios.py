@@ -1,4 +1,5 @@
-"""One list of scenarios for every way in, against a real server and its real Redis."""
+"""One list of scenarios for every way in, against a real server and its real Redis: one process that is all, or a
+gateway and two workers."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.integration.cluster_processes import Cluster
 from tests.integration.server_process import ServerProcess, make_clip
 from tests.integration.tiny_bundle import write_tiny_bundle
 from tests.integration.ways import WAYS, GrpcWay, RestWay, Said, Way
@@ -16,17 +18,22 @@ FRAMES, MASK = make_clip(9)
 Begin = Callable[[], Way]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+Served = ServerProcess | Cluster
+
+
+@pytest.fixture(scope="module", params=["embedded", "cluster"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("scenarios")
+    bundle = write_tiny_bundle(folder / "tiny")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("REDIS_URL", raising=False)
-        with ServerProcess(folder / "data", str(write_tiny_bundle(folder / "tiny")), threads=1) as server:
+        whole: Served = ServerProcess(folder / "data", str(bundle), threads=1)
+        with Cluster(folder / "cluster", bundle) if request.param == "cluster" else whole as server:
             yield server
 
 
 @pytest.fixture(params=WAYS, ids=lambda way: way.name)
-def begin(request: pytest.FixtureRequest, server: ServerProcess) -> Iterator[Begin]:
+def begin(request: pytest.FixtureRequest, server: Served) -> Iterator[Begin]:
     """Another caller of the same way, each with connections of its own."""
     begun: list[Way] = []
 
@@ -45,7 +52,7 @@ def way(begin: Begin) -> Way:
 
 
 @pytest.fixture(scope="module")
-def expected(server: ServerProcess) -> list[bytes]:
+def expected(server: Served) -> list[bytes]:
     """The masks of frames 1 to 8 of a session that nothing happens to."""
     return follow(RestWay(server.http, server.grpc), None)
 
@@ -76,9 +83,7 @@ def test_every_frame_gets_its_mask_whichever_way(way: Way, expected: list[bytes]
     assert follow(way, None) == expected and len(set(expected)) > 4
 
 
-def test_a_session_may_change_its_way_between_any_two_frames(
-    way: Way, server: ServerProcess, expected: list[bytes]
-) -> None:
+def test_a_session_may_change_its_way_between_any_two_frames(way: Way, server: Served, expected: list[bytes]) -> None:
     session = opened(way)
     masks = follow(way, session, 1, 3)
     for number, other in enumerate(WAYS):
@@ -128,9 +133,7 @@ def test_objects_are_added_corrected_and_removed(way: Way, begin: Begin) -> None
     assert [said.object_ids for said in found[0]] == [(1, 5)] * 2 + [(1, 5, 9)] * 2 + [(5, 9)] * 4
 
 
-def test_a_session_goes_on_after_kill_nine(
-    way: Way, begin: Begin, server: ServerProcess, expected: list[bytes]
-) -> None:
+def test_a_session_goes_on_after_kill_nine(way: Way, begin: Begin, server: Served, expected: list[bytes]) -> None:
     session = opened(way)
     masks = follow(way, session, 1, 4)
     server.kill()
