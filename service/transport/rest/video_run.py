@@ -65,13 +65,14 @@ class FrameStream:
 
 @asynccontextmanager
 async def session_for(
-    engine: Engine, frame: EncodedImage, mask: EncodedImage, options: SessionOptions, client: str
+    engine: Engine, frame: EncodedImage, mask: EncodedImage, options: SessionOptions, client: str, stream: str
 ) -> AsyncIterator[SessionInfo]:
-    """Opened, and deleted at the end."""
-    opened = await engine.open(frame, mask, options, client=client)
+    """Opened by `stream`, and deleted at the end."""
+    opened = await engine.open(frame, mask, options, client=client, stream=stream)
     try:
         yield opened.info
     finally:
+        await engine.leave(opened.info.session, stream)
         try:
             await engine.delete(opened.info.session)
         except S2sppError as error:
@@ -79,7 +80,7 @@ async def session_for(
 
 
 async def answers(
-    engine: Engine, session: SessionId, frames: FrameStream
+    engine: Engine, session: SessionId, stream: str, frames: FrameStream
 ) -> AsyncGenerator[tuple[Delivered, EncodedImage], None]:
     """Each frame from index 1 on, with its answer, as soon as that is made. A fault of the video is raised behind the
     answers to the frames before it. While the caller does not ask for the next one, decoding stops, too."""
@@ -111,7 +112,12 @@ async def answers(
                 continue
             index += 1
             segment = engine.segment(
-                session, index, frame, durability=Durability.RELAXED, received_through=received_through
+                session,
+                index,
+                frame,
+                durability=Durability.RELAXED,
+                received_through=received_through,
+                stream=stream,
             )
             # The task starts now: the order of the calls is the order of the frames.
             pending.append((frame, asyncio.create_task(segment)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
@@ -239,13 +240,14 @@ class _Conversation(Response):
         engine, loop, threads = self._desk.engine, asyncio.get_running_loop(), self._desk.threads
         first = await frames.next()
         assert first is not None, "a video without a frame is an error"
-        async with session_for(engine, first, mask, SessionOptions(writer.mask_format), client) as info:
+        stream, options = secrets.token_hex(8), SessionOptions(writer.mask_format)
+        async with session_for(engine, first, mask, options, client, stream) as info:
             given = await loop.run_in_executor(threads, first_answer, mask, info, writer.mask_format, self._desk.masks)
             begun = writer.begin(VideoOut.of(info, frames.reader.fps, frames.reader.length))
             await out.start(writer.media_type)
             try:
                 await out.put(begun + await loop.run_in_executor(threads, writer.frame, given, first))
-                async with aclosing(answers(engine, info.session, frames)) as made:
+                async with aclosing(answers(engine, info.session, stream, frames)) as made:
                     async for delivered, image in made:
                         await out.put(await loop.run_in_executor(threads, writer.frame, delivered, image))
                 return await loop.run_in_executor(threads, writer.end)
