@@ -107,7 +107,7 @@ async def gateway(settings: Settings, *, stop_with_stdin: bool = False) -> None:
     async with _process(settings, stop_with_stdin) as process:
         stack = process.stack
         registry = RedisWorkerRegistry(await stack.enter_async_context(open_redis(settings)))
-        engine = ClusterEngine(registry)
+        engine = ClusterEngine(registry, process.telemetry)
         stack.push_async_callback(engine.close)
         await engine.start()
         http, grpc = await stack.enter_async_context(listening(settings, engine, process.telemetry))

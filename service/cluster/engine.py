@@ -29,7 +29,7 @@ from service.core.errors import (
     Unavailable,
 )
 from service.core.ports import Delivered, Opened, Resumed
-from service.core.registry import WorkerRegistry, WorkerState
+from service.core.registry import ClusterObserver, WorkerRegistry, WorkerState
 from service.core.types import (
     Durability,
     EncodedImage,
@@ -50,8 +50,9 @@ _MODELS_EVERY_S = 1.0
 class ClusterEngine:
     """For one event loop, from `start` until `close`."""
 
-    def __init__(self, registry: WorkerRegistry, retry_for_s: float = 10.0) -> None:
+    def __init__(self, registry: WorkerRegistry, observer: ClusterObserver, retry_for_s: float = 10.0) -> None:
         """`retry_for_s`: how long another worker is looked for. A caller waits that long at most."""
+        self._observer = observer
         self._links = Links()
         self._cutting: set[asyncio.Task[None]] = set()
         self._directory = Directory(registry, self._cut)
@@ -201,7 +202,7 @@ class ClusterEngine:
         return [info for digest, info in self._models.items() if digest in served]
 
     def _upstream(self, client: str) -> Upstream:
-        return Upstream(self._directory, self._links, client, self._retry_for_s)
+        return Upstream(self._directory, self._links, self._observer, client, self._retry_for_s)
 
     def _stream(self, session: SessionId, stream: str) -> Upstream:
         upstream = self._streams.get((session, stream))

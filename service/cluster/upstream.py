@@ -33,7 +33,7 @@ from service.core.errors import (
     Unavailable,
 )
 from service.core.ports import Resumed
-from service.core.registry import WorkerState
+from service.core.registry import ClusterObserver, WorkerState
 from service.core.types import Answer, Failure, SessionId, SessionInfo
 
 _log = logging.getLogger(__name__)
@@ -69,8 +69,10 @@ class Upstream:
     """One session's stream, for one event loop. Its calls raise what the workers say, and Unavailable once no worker
     could take the session for `retry_for_s`."""
 
-    def __init__(self, directory: Directory, links: Links, client: str, retry_for_s: float) -> None:
-        self._directory, self._links = directory, links
+    def __init__(
+        self, directory: Directory, links: Links, observer: ClusterObserver, client: str, retry_for_s: float
+    ) -> None:
+        self._directory, self._links, self._observer = directory, links, observer
         self._metadata = (("x-s2spp-client", client),)
         self._retry_for_s = retry_for_s
         self._session: SessionId | None = None
@@ -85,7 +87,6 @@ class Upstream:
         self._lost_since: float | None = None
         self._faults = 0
         self._task: asyncio.Task[None] | None = None
-        self.moves = 0
 
     async def open(self, request: pb.OpenSession) -> SessionInfo:
         """`request` has an idempotency key: it may be sent to several workers."""
@@ -136,8 +137,8 @@ class Upstream:
                     self._faults += not isinstance(interruption.problem, Unavailable | Overloaded | IdempotencyKeyInUse)
                     if now - self._lost_since > self._retry_for_s or self._faults > _MOST_FAULTS:
                         raise interruption.problem from interruption
-                    _log.info("session %s goes on elsewhere: %s", self._session or "(new)", interruption.problem)
-                    self.moves += 1
+                    if self._lost_since == now:
+                        _log.info("session %s goes on elsewhere: %s", self._session or "(new)", interruption.problem)
                 await asyncio.sleep(pause_s)
                 pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
                 first = self._resumption() if self._session is not None else first
@@ -221,6 +222,14 @@ class Upstream:
             outcomes = tuple(_outcome(event) for event in answers)
             self._begun.set_result(Resumed(wire.session_info(session), outcomes))
             return
+        again = self._kept.since(session.next_frame)
+        self._observer.stream_moved(len(again))
+        _log.info(
+            "session %s goes on with frame %d; %d frames and changes are sent again",
+            self._session,
+            session.next_frame,
+            len(again),
+        )
         for event in answers:
             index = event.mask.frame_index if event.HasField("mask") else event.error.frame_index
             for asked in [each for each in self._asked if not each.is_change and each.frame_index == index]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -252,6 +252,9 @@ class FrameTimes:
         return {"decode": self.decode, "queue": self.queue, "compute": self.compute, "encode": self.encode}
 
 
+CommitResult = Literal["stored", "failed", "refused"]
+
+
 class EngineObserver(Protocol):
     """What telemetry hears of the engine. Called on the event loop: must return at once and must not raise."""
 
@@ -287,7 +290,8 @@ class EngineObserver(Protocol):
         """A frame of a live stream was answered DROPPED, without a step."""
         ...
 
-    def commit_ended(self, seconds: float, stored: bool, age_s: float | None) -> None:
-        """One save of a snapshot (it may cover several frames) returned or failed. `age_s`: since the oldest frame that
-        it covers was answered; None where it covers none."""
+    def commit_ended(self, seconds: float, result: CommitResult, age_s: float | None) -> None:
+        """One save of a snapshot (it may cover several frames): it is stored, it failed, or it was refused since
+        another worker has the session. `age_s`: since the oldest frame that it covers was answered; None where it
+        covers none."""
         ...

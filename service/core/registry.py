@@ -58,3 +58,11 @@ class WorkerRegistry(Protocol):
     async def owner(self, session: SessionId) -> Owner | None:
         """Whose the session is, or was last; None: it was never there, or long ago."""
         ...
+
+
+class ClusterObserver(Protocol):
+    """What telemetry hears of a gateway. Called on the event loop: must return at once and must not raise."""
+
+    def stream_moved(self, sent_again: int) -> None:
+        """A stream went on at another worker, which was sent so many frames and changes once more."""
+        ...

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from service.core.errors import OwnershipLost, S2sppError, SessionExpired, SessionUnknown
-from service.core.ports import Clock, EngineObserver, SessionStore
+from service.core.ports import Clock, CommitResult, EngineObserver, SessionStore
 from service.core.types import Snapshot
 from service.engine.budget import CommitBudget
 from service.engine.faults import told
@@ -114,7 +114,8 @@ class Committer:
         self._budget.spend(snapshot.stored_bytes(constant=constant))
         error = await self._ask(self._store.save(snapshot, self._ttl_s(), constant=constant, existing=True))
         ended = time.perf_counter()
-        self._observer.commit_ended(ended - began, error is None, None if oldest is None else ended - oldest)
+        result: CommitResult = "refused" if isinstance(error, OwnershipLost) else "failed" if error else "stored"
+        self._observer.commit_ended(ended - began, result, None if oldest is None else ended - oldest)
         if error is None:
             self._session.commit(revision)
         else:

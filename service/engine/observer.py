@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.core.ports import FrameTimes
+from service.core.ports import CommitResult, FrameTimes
 
 
 class SilentObserver:
@@ -38,5 +38,5 @@ class SilentObserver:
     def frame_dropped(self) -> None:
         pass
 
-    def commit_ended(self, seconds: float, stored: bool, age_s: float | None) -> None:
+    def commit_ended(self, seconds: float, result: CommitResult, age_s: float | None) -> None:
         pass

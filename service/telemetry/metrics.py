@@ -14,7 +14,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from service.core.ports import FrameTimes
+from service.core.ports import CommitResult, FrameTimes
 
 if TYPE_CHECKING:  # OpenTelemetry is not always there
     from service.telemetry.tracing import Traces
@@ -57,6 +57,8 @@ class Telemetry:
         self._calls = Counter(
             "s2spp_requests", "Requests and streams that have ended", ["transport", "route", "status"], **own
         )
+        self._moves = Counter("s2spp_streams_moved", "Streams that went on at another worker", **own)
+        self._again = Counter("s2spp_frames_sent_again", "Frames and changes that another worker was sent anew", **own)
         self._streams = Gauge("s2spp_streams_open", "Streams that are open", ["transport"], **own)
         self._name_series()
 
@@ -64,7 +66,7 @@ class Telemetry:
         """From the start, at zero: what appears with its first event cannot be told from what is missing."""
         for event in ("opened", "restored", "resumed", "parked", "expired", "deleted"):
             self._sessions.labels(event)
-        for result in ("stored", "failed"):
+        for result in ("stored", "failed", "refused"):
             self._commits.labels(result)
             self._ages.labels(result)
         for transport in ("websocket", "grpc"):
@@ -110,13 +112,16 @@ class Telemetry:
     def frame_dropped(self) -> None:
         self._dropped.inc()
 
-    def commit_ended(self, seconds: float, stored: bool, age_s: float | None) -> None:
-        result = "stored" if stored else "failed"
+    def stream_moved(self, sent_again: int) -> None:
+        self._moves.inc()
+        self._again.inc(sent_again)
+
+    def commit_ended(self, seconds: float, result: CommitResult, age_s: float | None) -> None:
         self._commits.labels(result).observe(seconds)
         if age_s is not None:
             self._ages.labels(result).observe(age_s)
         if self.traces is not None:
-            self.traces.commit_ended(seconds, stored, age_s)
+            self.traces.commit_ended(seconds, result, age_s)
 
     def batch_ran(self, frames: int, objects: int) -> None:
         self._batch.labels("frames").observe(frames)

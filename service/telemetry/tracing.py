@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from service.core.call import Call, current_call
-from service.core.ports import FrameTimes
+from service.core.ports import CommitResult, FrameTimes
 from service.telemetry.calls import CallRecord
 
 _PATH = "/v1/traces"
@@ -75,13 +75,13 @@ class Traces:
     def frame_failed(reason: str) -> None:
         trace.get_current_span().add_event("frame failed", {"s2spp.reason": reason})
 
-    def commit_ended(self, seconds: float, stored: bool, age_s: float | None) -> None:
+    def commit_ended(self, seconds: float, result: CommitResult, age_s: float | None) -> None:
         now = time.time()
         span = self._tracer.start_span("commit", start_time=int((now - seconds) * 1e9))
         span.set_attributes(_session())
         if age_s is not None:
             span.set_attribute("s2spp.age_s", age_s)
-        if not stored:
+        if result != "stored":
             span.set_status(StatusCode.ERROR)
         span.end(int(now * 1e9))
 

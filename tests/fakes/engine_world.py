@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.batching import BatchingQueue
 from service.core.errors import Unavailable
-from service.core.ports import Delivered, FrameTimes, Opened
+from service.core.ports import CommitResult, Delivered, FrameTimes, Opened
 from service.core.types import (
     Answer,
     Durability,
@@ -161,8 +161,8 @@ class Watcher:
     def frame_dropped(self) -> None:
         self.events["dropped"] += 1
 
-    def commit_ended(self, seconds: float, stored: bool, age_s: float | None) -> None:
-        self.events["stored" if stored else "not stored"] += 1
+    def commit_ended(self, seconds: float, result: CommitResult, age_s: float | None) -> None:
+        self.events["stored" if result == "stored" else "not stored"] += 1
         self.ages.append(age_s)
 
 

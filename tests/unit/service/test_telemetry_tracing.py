@@ -51,7 +51,7 @@ def one_call(telemetry: Telemetry, headers: dict[str, str]) -> None:
             about(SessionId("S1"))
             telemetry.frame_answered(one_frame())
             telemetry.frame_failed("INVALID_IMAGE")
-            telemetry.commit_ended(0.25, stored=False, age_s=1.5)
+            telemetry.commit_ended(0.25, result="failed", age_s=1.5)
             record.name, record.status, record.failed = "a.B/C", "INTERNAL", True
             record.attributes["rpc.system"] = "grpc"
 
@@ -99,7 +99,7 @@ def test_the_standard_variables_of_the_sdk_hold(collector: Collector, monkeypatc
 
 def test_a_commit_that_no_call_caused_is_a_trace_of_its_own(collector: Collector) -> None:
     traces = Traces(collector.endpoint, "1")
-    Telemetry(traces).commit_ended(0.1, stored=True, age_s=None)
+    Telemetry(traces).commit_ended(0.1, result="stored", age_s=None)
     traces.close()
     (commit,) = collector.spans
     assert not commit.parent_span_id and commit.status.code != Status.STATUS_CODE_ERROR
