@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.chaos import clients, fuzz, kills, realtime
+from tests.chaos import clients, cluster, fuzz, kills, realtime
 from tests.chaos.material import FRAMES, Story, story
 from tests.chaos.server import KILL_POINTS, PROMISES
 
@@ -23,9 +23,13 @@ NEEDS = {
     "outbox": "kill points: after-commit-before-answer",
     "commit-before-answer": "kill points: after-answer-before-commit",
     "acknowledgement": "kill points: after-commit-before-answer",
+    "epoch": "cluster stop: a worker past its lease",
 }
 """The line that has to fail without the promise."""
-LINES = {"kill points", "kills", "clients", "fuzz", "realtime"}
+LINES = {
+    "kill points", "kills", "clients", "fuzz", "realtime",
+    "cluster kills", "cluster stop", "cluster drain", "cluster redis",
+}  # fmt: skip
 KILLS_AT_RANDOM, CLIENT_KILLS, FUZZED = 20, 5, 10_000
 
 
@@ -33,9 +37,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", action="append", help="kill points, kills, clients, realtime or fuzz; again for more")
+    parser.add_argument("--only", action="append", help=f"one of: {', '.join(sorted(LINES))}; again for more")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
-    parser.add_argument("--without", choices=PROMISES)
+    parser.add_argument("--without", choices=[*PROMISES, "epoch"])
     parser.add_argument("--bundle", help="model bundle; default: the shipped one that suits this machine")
     parser.add_argument("--frames", type=int, default=FRAMES)
     chosen = parser.parse_args()
@@ -67,6 +71,7 @@ def main() -> int:
 
 def _checks(folder: Path, tale: Story, chosen: argparse.Namespace) -> list[tuple[str, Callable[[], str]]]:
     expected: list[kills.Seen] = []
+    without = chosen.without if chosen.without in PROMISES else None
 
     def compare(found: list[kills.Seen]) -> str:
         if not expected:
@@ -74,11 +79,11 @@ def _checks(folder: Path, tale: Story, chosen: argparse.Namespace) -> list[tuple
         return kills.verdict(found, expected)
 
     def at(point: str) -> str:
-        return compare(kills.killed_at(folder / point, chosen.bundle, tale, point, chosen.without))
+        return compare(kills.killed_at(folder / point, chosen.bundle, tale, point, without))
 
     def at_random() -> str:
         return compare(
-            kills.killed_at_random(folder / "random", chosen.bundle, tale, KILLS_AT_RANDOM, chosen.seed, chosen.without)
+            kills.killed_at_random(folder / "random", chosen.bundle, tale, KILLS_AT_RANDOM, chosen.seed, without)
         )
 
     def client_killed() -> str:
@@ -100,12 +105,31 @@ def _checks(folder: Path, tale: Story, chosen: argparse.Namespace) -> list[tuple
         print(f"       {found}")
         return found.problem
 
+    def in_cluster(check: Callable[[], tuple[str, str]]) -> str:
+        problem, figures = check()
+        print(f"       {figures}")
+        return problem
+
+    place, bundle, seed = folder / "cluster", chosen.bundle, chosen.seed
     return [
         *((f"kill points: {point}", lambda point=point: at(point)) for point in KILL_POINTS),  # type: ignore[misc]
         (f"kills: {KILLS_AT_RANDOM} at random", at_random),
         (f"clients: {CLIENT_KILLS} killed", client_killed),
         (f"fuzz: {FUZZED} senseless requests", fuzzed),
         ("realtime: at twice the rate", at_twice_the_rate),
+        (
+            "cluster kills: workers and gateways",
+            lambda: in_cluster(lambda: cluster.killed(place / "kills", bundle, seed)),
+        ),
+        (
+            "cluster stop: a worker past its lease",
+            lambda: in_cluster(lambda: cluster.stood_still(place / "stop", bundle, chosen.without != "epoch")),
+        ),
+        (
+            "cluster redis: killed 10 times",
+            lambda: in_cluster(lambda: cluster.without_redis(place / "redis", bundle, seed)),
+        ),
+        ("cluster drain: SIGTERM", lambda: in_cluster(lambda: cluster.drained(place / "drain", bundle))),
     ]
 
 

@@ -67,7 +67,7 @@ class RedisServer:
 class Member(EmbeddedServer):
     """A worker or a gateway. `start` after `kill` or `stop` is another one, a gateway on the ports it had."""
 
-    def __init__(self, role: str, folder: Path, url: str, bundle: Path, environment: dict[str, str]) -> None:
+    def __init__(self, role: str, folder: Path, url: str, bundle: Path | str, environment: dict[str, str]) -> None:
         super().__init__(folder, environment={**environment, "REDIS_URL": url})
         self.role = role
         ports = ["--http-port", "0", "--grpc-port", "0", "--data-dir", str(folder), "--stop-with-stdin"]
@@ -79,6 +79,10 @@ class Member(EmbeddedServer):
             if address and self.role == "gateway":
                 self._command[self._command.index(option) + 1] = address.rpartition(":")[2]
         super().start()
+
+    def run_as(self, module: str) -> None:
+        """From the next start on: another program that takes the same arguments."""
+        self._command[2] = module
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
@@ -92,7 +96,12 @@ class Cluster:
     """`http` and `grpc` are the first gateway's."""
 
     def __init__(
-        self, folder: Path, bundle: Path, workers: int = 2, gateways: int = 1, environment: dict[str, str] | None = None
+        self,
+        folder: Path,
+        bundle: Path | str,
+        workers: int = 2,
+        gateways: int = 1,
+        environment: dict[str, str] | None = None,
     ) -> None:
         self.redis = RedisServer(folder / "redis")
 
