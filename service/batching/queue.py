@@ -35,6 +35,7 @@ class _Item(Generic[_Reply]):
     tensors: State
     objects: int
     reply: asyncio.Future[_Reply]
+    urgent: bool = False
     queued_at: float = field(default_factory=time.perf_counter)
 
     def joins(self, other: _Item[_Reply]) -> bool:
@@ -60,10 +61,11 @@ class BatchingQueue:
         parts = self._parts({"mask": masks}, len(masks))
         return _join(await asyncio.gather(*(self._run(self._initialise_batch, frame, *part) for part in parts)))
 
-    async def step(self, frame: ImageU8, state: State) -> StepResult:
-        """One step of the N objects of `state` on `frame` [h,w,3]; the result holds these N only."""
+    async def step(self, frame: ImageU8, state: State, *, urgent: bool = False) -> StepResult:
+        """One step of the N objects of `state` on `frame` [h,w,3]; the result holds these N only. `urgent`: before
+        those that wait and are not."""
         parts = self._parts(state, len(next(iter(state.values()))))
-        results = await asyncio.gather(*(self._run(self._step_batch, frame, *part) for part in parts))
+        results = await asyncio.gather(*(self._run(self._step_batch, frame, *part, urgent=urgent) for part in parts))
         if len(results) == 1:
             return results[0]
         changed = _join([{name: result.state[name] for name in self._changing} for result in results])
@@ -96,13 +98,19 @@ class BatchingQueue:
         ]
 
     async def _run(
-        self, run: Callable[[Sequence[_Item[_Reply]]], list[_Reply]], frame: ImageU8, tensors: State, objects: int
+        self,
+        run: Callable[[Sequence[_Item[_Reply]]], list[_Reply]],
+        frame: ImageU8,
+        tensors: State,
+        objects: int,
+        *,
+        urgent: bool = False,
     ) -> _Reply:
         """Its turn in the queue."""
         if self._closed:
             raise _closing()
         reply: asyncio.Future[_Reply] = asyncio.get_running_loop().create_future()
-        self._pending.append(_Item(run, frame, tensors, objects, reply))
+        self._pending.append(_Item(run, frame, tensors, objects, reply, urgent))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         return await reply
@@ -112,7 +120,9 @@ class BatchingQueue:
             await self._answer(batch)
 
     def _next_batch(self) -> list[_Item[Any]]:
-        """The oldest item and, in order of arrival, those that can run with it. Empty when nothing waits."""
+        """The oldest item and, in order of arrival, those that can run with it; urgent ones count as older. Empty when
+        nothing waits."""
+        self._pending = deque(sorted(self._pending, key=lambda item: not item.urgent))
         batch: list[_Item[Any]] = []
         others: deque[_Item[Any]] = deque()
         objects = 0

@@ -62,7 +62,9 @@ class StepQueue(Protocol):
 
     async def initialise(self, frame: ImageU8, masks: NDArray[np.uint8]) -> State: ...
 
-    async def step(self, frame: ImageU8, state: State) -> StepResult: ...
+    async def step(self, frame: ImageU8, state: State, *, urgent: bool = False) -> StepResult:
+        """`urgent`: before those that wait."""
+        ...
 
 
 class SessionStore(Protocol):
@@ -122,8 +124,8 @@ class Delivered:
 
 @dataclass(frozen=True)
 class Resumed:
-    """`info.next_frame` is what to send next. `answers`: those of earlier frames that the caller has not taken, in
-    their order."""
+    """`info.next_frame` is what to send next, `answers` those of the frames before it that the caller has not taken, in
+    their order. A frame that is under way counts as not sent: sent again, it gets the answer that is being made."""
 
     info: SessionInfo
     answers: tuple[Answer | Failure, ...]
@@ -180,7 +182,7 @@ class Engine(Protocol):
         told_committed: int = 0,
     ) -> Resumed:
         """Where a session stands, for a caller whose connection or server was lost: the answers after
-        `received_through`, once those under way are made too; None: none of them. After a crash `next_frame` may be one
+        `received_through` that are made; None: none of them. After a crash `next_frame` may be one
         whose mask was taken: it is to be sent again. `told_committed`: the highest committed_frame that the caller has
         heard of; SessionRolledBack when the store has lost it. FrameAcknowledged for answers that the caller said it
         had. From now on the session is `stream`'s."""

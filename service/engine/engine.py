@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
 from service.core.errors import FrameAcknowledged, FrameGap, OwnershipLost, S2sppError, error_from_reason
 from service.core.ports import Clock, Delivered, EngineObserver, Opened, Resumed, SessionStore, StepQueue
 from service.core.types import (
-    Answer,
     Durability,
     EncodedImage,
     Failure,
@@ -109,6 +109,8 @@ class LocalEngine:
                 # A bad frame's index, tried anew: that it was bad may be stored, and must not be what a crash leaves.
                 durability = Durability.STRICT
             entry = self._accept(resident, frame_index, frame, durability)
+            # After a crash: its mask is at hand, and the frame only brings the session to where it was.
+            entry.urgent = received_through is not None and frame_index <= received_through
         outcome = await self._outcome(entry)
         await self._secure(resident, entry, durability)
         if isinstance(outcome, Failure):
@@ -126,27 +128,18 @@ class LocalEngine:
         resident = await self._residence.use(session)
         state = resident.session
         state.refuse_if_rolled_back(told_committed)
-        unread = [] if received_through is None else state.unread(received_through)
+        answers = () if received_through is None else state.unread(received_through)
         self._owners.give(session, stream)
         self._observer.session_resumed()
-        try:
-            answers = await self._unread(resident, unread)
-        except BaseException:
-            # It never came to be a stream, and must not keep the session from those that are.
-            self._owners.leave(session, stream or "")
-            raise
-        return Resumed(self._residence.describe(resident), answers)
-
-    async def _unread(self, resident: Resident, unread: Sequence[Entry]) -> tuple[Answer | Failure, ...]:
-        answers: list[Answer | Failure] = []
-        for entry in unread:
+        if answers and state.frames_at_stake >= self._limits.max_uncommitted:
             try:
-                answers.append(await self._outcome(entry))
-            except S2sppError:
-                break  # this frame and those behind it have not come: the caller sends them again
-        if answers and resident.session.frames_at_stake >= self._limits.max_uncommitted:
-            await resident.commits.through(resident.session.revision)
-        return tuple(answers)
+                await resident.commits.through(state.revision)
+            except BaseException:
+                # It never came to be a stream, and must not keep the session from those that are.
+                self._owners.leave(session, stream or "")
+                raise
+        # A frame that is under way is sent once more, and gets the answer that is being made.
+        return Resumed(replace(self._residence.describe(resident), next_frame=state.settled_frame + 1), answers)
 
     async def leave(self, session: SessionId, stream: str) -> None:
         if not self._owners.leave(session, stream):

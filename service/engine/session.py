@@ -142,10 +142,10 @@ class Session:
                 frame_index=self.next_frame - 1,
             )
 
-    def unread(self, received_through: int) -> list[Entry]:
-        """What is in the outbox after `received_through`; nothing where a crash took more than was stored: masks are
-        taken ahead of it. Raises FrameAcknowledged: some of it was acknowledged, and is gone."""
-        received_through = min(received_through, self.next_frame - 1)
+    def unread(self, received_through: int) -> tuple[Outcome, ...]:
+        """The answers after `received_through`, as far as they are made; none where a crash took more than was stored:
+        masks are taken ahead of it. Raises FrameAcknowledged: some were acknowledged, and are gone."""
+        received_through = min(received_through, self.settled_frame)
         if received_through < self.received_through:
             raise FrameAcknowledged(
                 f"answers after frame {received_through} are asked for, but those through {self.received_through} were "
@@ -153,7 +153,8 @@ class Session:
                 expected=self.received_through + 1,
             )
         self._acknowledge(received_through)
-        return [entry for index, entry in self.outbox.items() if index > received_through]
+        made = [entry for index, entry in self.outbox.items() if received_through < index <= self.settled_frame]
+        return tuple(entry.outcome for entry in made if entry.outcome is not None)
 
     def accept(self, index: int) -> tuple[Entry, Turn, Turn]:
         """Register frame `index` (as `find` allowed): its entry, the turn before it, and its own."""

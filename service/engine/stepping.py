@@ -90,7 +90,7 @@ class Stepper:
         else:
             frame, decode = read
             handed_at = time.perf_counter()
-            result = await self._queue.step(frame, followed.state)
+            result = await self._queue.step(frame, followed.state, urgent=entry.urgent)
             followed = Followed(followed.object_ids, result.state)
             turn.stepped.set_result(followed)
             object_ids = followed.object_ids

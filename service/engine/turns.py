@@ -43,13 +43,15 @@ class Turn:
 @dataclass(eq=False)
 class Entry:
     """A frame in the outbox. `work` is the engine's own task, so a caller that departs cancels nothing; None
-    when the outcome came out of the store. `changes_before`: those between the frame before and this one."""
+    when the outcome came out of the store. `changes_before`: those between the frame before and this one. `urgent`: its
+    answer is had already, after a crash."""
 
     index: int
     outcome: Outcome | None = None
     revision: int = 0
     work: asyncio.Task[Outcome | S2sppError] | None = field(default=None, repr=False)
     changes_before: list[Change] = field(default_factory=list, repr=False)
+    urgent: bool = False
 
 
 def overtaken(frame_index: int) -> FrameDropped:

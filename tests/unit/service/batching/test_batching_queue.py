@@ -124,6 +124,22 @@ async def test_a_batch_keeps_to_the_most_objects(runtime: FakeRuntime, queue: Ba
     assert runtime.batches[1:] == [("initialise", 2, 8), ("initialise", 1, 4), ("initialise", 1, 8)]
 
 
+async def test_what_is_urgent_goes_before_what_waits(runtime: FakeRuntime, queue: BatchingQueue) -> None:
+    states = [(await alone(seed, 5))[0] for seed in range(4)]
+    await hold(runtime, queue)
+    order: list[int] = []
+
+    async def step(number: int, urgent: bool) -> None:
+        await queue.step(frame(number), states[number], urgent=urgent)
+        order.append(number)
+
+    calls = asyncio.gather(*(step(number, urgent=number >= 2) for number in range(4)))
+    await asyncio.sleep(0)
+    runtime.gate.set()
+    await calls
+    assert order == [2, 3, 0, 1]
+
+
 async def test_a_frame_with_more_objects_takes_several_batches_and_others_share_the_last(
     runtime: FakeRuntime, queue: BatchingQueue
 ) -> None:

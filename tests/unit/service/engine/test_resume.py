@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
+from service.batching import BatchingQueue
 from service.core.errors import FrameAcknowledged, OwnershipLost, S2sppError, SessionRolledBack, Unavailable
+from service.core.ports import StepResult
 from service.core.types import EncodedImage, Failure, RemoveObject
 from service.engine import EngineLimits
-from tests.fakes.engine_world import RAW, RELAXED, World, first_labels, raw_frame, raw_mask
+from tests.fakes.engine_world import RAW, RELAXED, World, first_labels, raw_frame, raw_mask, undisturbed
 from tests.fakes.waiting import until
 
 
@@ -41,34 +44,46 @@ async def test_a_frame_that_could_not_be_used_is_told_again(world: World) -> Non
     assert isinstance(failure, Failure) and failure.frame_index == 1 and answer.frame_index == 2
 
 
-async def test_frames_under_way_are_waited_for(world: World) -> None:
+async def test_a_frame_under_way_is_sent_once_more_and_gets_the_answer_that_is_being_made(world: World) -> None:
+    """A resume does not wait for it: the caller's first answers may be there, and its frames are many."""
     session = await world.open()
+    first = (await world.post(session, 1, None, RELAXED, 0)).answer
     world.runtime.gate.clear()
-    posts = [asyncio.create_task(world.post(session, index, None, RELAXED, 0)) for index in (1, 2)]
+    posts = [asyncio.create_task(world.post(session, index, None, RELAXED, 0)) for index in (2, 3)]
+    await until(lambda: world.runtime.busy)
+    resumed = await world.engine.resume(session, 0, "new")
+    assert resumed.answers == (first,) and resumed.info.next_frame == 2
+    again = [
+        asyncio.create_task(
+            world.engine.segment(session, n, raw_frame(n), durability=RELAXED, received_through=1, stream="new")
+        )
+        for n in (2, 3, 4)
+    ]
     await asyncio.sleep(0.01)
-    resuming = asyncio.create_task(world.engine.resume(session, 0))
-    await asyncio.sleep(0.01)
-    assert not resuming.done()
     world.runtime.gate.set()
-    assert (await resuming).answers == tuple([(await post).answer for post in posts])
+    answers = [(await each).answer for each in again]
+    assert answers[:2] == [(await post).answer for post in posts]
+    assert answers == (await undisturbed(4))[1:]
 
 
-async def test_a_frame_under_way_that_fails_is_to_be_sent_again(world: World) -> None:
+async def test_frames_whose_masks_are_at_hand_are_urgent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a crash: until they are stepped anew, their caller waits."""
     session = await world.open()
-    world.runtime.gate.clear()
-    posts = [asyncio.create_task(world.post(session, 1, None, RELAXED, 0))]
-    await asyncio.sleep(0.01)
-    posts.append(asyncio.create_task(world.post(session, 2, None, RELAXED, 0)))
-    await asyncio.sleep(0.01)
-    resuming = asyncio.create_task(world.engine.resume(session, 0))
-    await asyncio.sleep(0.01)
-    steps = iter((False, True, True, True))
-    world.runtime.poison = lambda frame: next(steps)
-    world.runtime.gate.set()
-    resumed = await resuming
-    assert [answer.frame_index for answer in resumed.answers] == [1]
-    assert resumed.info.next_frame == 2
-    await asyncio.gather(*posts, return_exceptions=True)
+    for index in (1, 2, 3):
+        await world.post(session, index, None, RELAXED)
+    world.crash()
+    asked: list[bool] = []
+    step = BatchingQueue.step
+
+    async def noted(queue: BatchingQueue, *args: Any, urgent: bool) -> StepResult:
+        asked.append(urgent)
+        return await step(queue, *args, urgent=urgent)
+
+    monkeypatch.setattr(BatchingQueue, "step", noted)
+    assert (await world.engine.resume(session, 3)).info.next_frame == 1
+    for index in (1, 2, 3, 4):
+        await world.post(session, index, None, RELAXED, 3)
+    assert asked == [True, True, True, False]
 
 
 async def test_masks_taken_ahead_of_the_store_are_no_loss(world: World) -> None:
