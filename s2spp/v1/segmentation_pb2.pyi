@@ -381,8 +381,11 @@ class Frame(_message.Message):
     FRAME_INDEX_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
+    AGAIN_FIELD_NUMBER: _builtins.int
     frame_index: _builtins.int
     durability: Global___Durability.ValueType
+    again: _builtins.bool
+    """Its mask was had before: it brings a session only to where it was before a crash, and need not wait for others."""
     @_builtins.property
     def image(self) -> Global___Image: ...
     def __init__(
@@ -391,10 +394,11 @@ class Frame(_message.Message):
         frame_index: _builtins.int = ...,
         image: Global___Image | None = ...,
         durability: Global___Durability.ValueType = ...,
+        again: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["durability", b"durability", "frame_index", b"frame_index", "image", b"image"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["again", b"again", "durability", b"durability", "frame_index", b"frame_index", "image", b"image"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -39,8 +39,8 @@ def durability(given: Durability) -> pb.Durability.ValueType:
     return _DURABILITIES[given]
 
 
-def frame(frame_index: int, given: EncodedImage, durable: Durability) -> pb.Frame:
-    return pb.Frame(frame_index=frame_index, image=image(given), durability=durability(durable))
+def frame(frame_index: int, given: EncodedImage, durable: Durability, again: bool) -> pb.Frame:
+    return pb.Frame(frame_index=frame_index, image=image(given), durability=durability(durable), again=again)
 
 
 def change(

@@ -112,9 +112,10 @@ class ClusterEngine:
         received_through: int | None = None,
         told_committed: int = 0,
         stream: str | None = None,
+        again: bool = False,
     ) -> Delivered:
         if stream is not None:
-            request = pb.TrackRequest(frame=convert.frame(frame_index, frame, durability))
+            request = pb.TrackRequest(frame=convert.frame(frame_index, frame, durability, again))
             asked = Asked(frame_index, False, request)
             return convert.delivered((await self._stream(session, stream).ask(asked, received_through)).mask)
         single = pb.SegmentFrameRequest(

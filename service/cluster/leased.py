@@ -56,6 +56,7 @@ class LeasedEngine:
         received_through: int | None = None,
         told_committed: int = 0,
         stream: str | None = None,
+        again: bool = False,
     ) -> Delivered:
         delivered = await self._engine.segment(
             session,
@@ -65,6 +66,7 @@ class LeasedEngine:
             received_through=received_through,
             told_committed=told_committed,
             stream=stream,
+            again=again,
         )
         self._check()
         return delivered

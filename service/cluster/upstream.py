@@ -240,6 +240,8 @@ class Upstream:
         """What the worker lacks of what was answered, then what is asked, as it comes."""
         for sent in self._kept.since(next_frame):
             sent.done = False
+            if not sent.is_change:
+                sent.request.frame.again = True
             in_flight.append(sent)
             await self._write(worker, call, sent)
             while sent.is_change and not sent.done:

@@ -166,12 +166,13 @@ class Engine(Protocol):
         received_through: int | None = None,
         told_committed: int = 0,
         stream: str | None = None,
+        again: bool = False,
     ) -> Delivered:
         """The next frame, or one that was sent before (same bytes back). Calls for consecutive frames may overlap; the
         order of the calls is the order of the frames. `received_through` None: frame_index - 1. `stream`: who sends, by
         the name that it opened or resumed with; OwnershipLost once another one has resumed the session. In a realtime
         session indices may be skipped, and FrameDropped is raised for a frame that a newer one has overtaken.
-        `told_committed`: as in `resume`."""
+        `told_committed`: as in `resume`. `again`: its mask was had before a crash, and need not wait for others."""
         ...
 
     async def resume(

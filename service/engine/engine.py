@@ -95,6 +95,7 @@ class LocalEngine:
         received_through: int | None = None,
         told_committed: int = 0,
         stream: str | None = None,
+        again: bool = False,
     ) -> Delivered:
         window = self._limits.window
 
@@ -109,8 +110,7 @@ class LocalEngine:
                 # A bad frame's index, tried anew: that it was bad may be stored, and must not be what a crash leaves.
                 durability = Durability.STRICT
             entry = self._accept(resident, frame_index, frame, durability)
-            # After a crash: its mask is at hand, and the frame only brings the session to where it was.
-            entry.urgent = received_through is not None and frame_index <= received_through
+            entry.urgent = again or (received_through is not None and frame_index <= received_through)
         outcome = await self._outcome(entry)
         await self._secure(resident, entry, durability)
         if isinstance(outcome, Failure):

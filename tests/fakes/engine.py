@@ -133,6 +133,7 @@ class FakeEngine:
         received_through: int | None = None,
         told_committed: int = 0,
         stream: str | None = None,
+        again: bool = False,
     ) -> Delivered:
         self.streams.append(stream)
         self.calls.append(Call(session, frame_index, frame, durability, received_through))

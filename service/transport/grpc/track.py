@@ -140,6 +140,7 @@ class FrameLoop:
             durability=convert.durability(request.frame, Durability.RELAXED),
             received_through=request.received_through if stated else self._answered_through,
             stream=self._stream,
+            again=request.frame.again,
         )
 
     async def _draw(self, drawing: pb.Drawing) -> SessionInfo:

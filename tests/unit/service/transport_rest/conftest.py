@@ -87,6 +87,7 @@ class ScriptedEngine:
         received_through: int | None = None,
         told_committed: int = 0,
         stream: str | None = None,
+        again: bool = False,
     ) -> Delivered:
         self._fail()
         self.calls.append(Call(session, frame_index, frame, durability, received_through))
