@@ -39,7 +39,9 @@ class _Item(Generic[_Reply]):
     queued_at: float = field(default_factory=time.perf_counter)
 
     def joins(self, other: _Item[_Reply]) -> bool:
-        return self.run == other.run and self.frame.shape == other.frame.shape
+        """What is urgent is not held up by others in its batch."""
+        same = self.run == other.run and self.frame.shape == other.frame.shape
+        return same and (other.urgent or not self.urgent)
 
 
 class BatchingQueue:
