@@ -139,6 +139,8 @@ class Stream:
         self._call: grpc.Call | None = None
         self._closing = threading.Event()
         self._lost_since: float | None = None
+        self._joined: float | None = None
+        """When the call of now was told its session."""
         self._faults = 0
         self.failed = False
 
@@ -146,13 +148,14 @@ class Stream:
         first = self._first_request()
         pause_s = _FIRST_PAUSE_S
         while True:
-            began = time.monotonic()
+            self._joined = None
             try:
                 yield from self._follow(first)
                 break
             except _Interrupted as interruption:
                 now = time.monotonic()
-                if self._lost_since is None or now - began > self._retry_for_s:
+                lasted = self._joined is not None and now - self._joined > self._retry_for_s
+                if self._lost_since is None or lasted:
                     self._lost_since, pause_s = now, _FIRST_PAUSE_S
                 self._faults += not isinstance(interruption.problem, Unavailable | Overloaded)
                 hopeless = now - self._lost_since > self._retry_for_s or self._faults > _MOST_FAULTS
@@ -213,6 +216,7 @@ class Stream:
             case "session":
                 opened = not self._session
                 self._session = event.session.session_id
+                self._joined = time.monotonic()
                 self._feed.committed(event.session.committed_frame)
                 attempt.begin(event.session.next_frame)
                 if opened and isinstance(self._begin, Opening):

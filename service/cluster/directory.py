@@ -26,7 +26,7 @@ class Directory:
         self._gone = gone
         self._workers: dict[str, WorkerState] = {}
         self._placed: Counter[str] = Counter()  # since the worker last told how many it has
-        self._broken: dict[str, WorkerState] = {}
+        self._broken: dict[str, tuple[WorkerState, Unavailable]] = {}
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -48,16 +48,16 @@ class Directory:
         now = {state.worker: state for state in await self._registry.workers()}
         before, self._workers = self._workers, now
         # A worker that could not be reached may be back once it says something new.
-        self._broken = {name: state for name, state in self._broken.items() if now.get(name) == state}
+        self._broken = {name: broken for name, broken in self._broken.items() if now.get(name) == broken[0]}
         self._placed.clear()
         for name, state in before.items():
             if name not in now:
                 _log.warning("worker %s at %s is alive no more", name, state.address)
                 self._gone(state)
 
-    def broken(self, worker: WorkerState) -> None:
-        """It could not be reached: it is passed over until it tells something new."""
-        self._broken[worker.worker] = self._workers.get(worker.worker, worker)
+    def broken(self, worker: WorkerState, problem: Unavailable) -> None:
+        """It could not be reached, or cannot work: it is passed over until it tells something new."""
+        self._broken[worker.worker] = self._workers.get(worker.worker, worker), problem
 
     def full(self, worker: WorkerState) -> None:
         """It says that it takes no more: so it is until it tells anew."""
@@ -88,7 +88,8 @@ class Directory:
     def _willing(self) -> list[WorkerState]:
         willing = [state for state in self.alive if not state.draining and state.worker not in self._broken]
         if not willing:
-            raise Unavailable("no worker is there to take a session; try again in a moment")
+            why = next((f": {problem.message}" for _, problem in self._broken.values()), "")
+            raise Unavailable(f"no worker can take a session now; try again in a moment{why}")
         return willing
 
     def _fit(self, model_digest: str | None) -> list[WorkerState]:

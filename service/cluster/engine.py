@@ -223,7 +223,7 @@ class ClusterEngine:
                 if worker is None and isinstance(problem, Overloaded):
                     raise
                 if worker is not None and isinstance(problem, Unavailable):
-                    self._directory.broken(worker)
+                    self._directory.broken(worker, problem)
                 if worker is not None and isinstance(problem, Overloaded):
                     self._directory.full(worker)
                 if isinstance(problem, OwnershipLost) and problem.metadata.get("by") != "worker":

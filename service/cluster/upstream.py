@@ -85,6 +85,8 @@ class Upstream:
         self._begun: asyncio.Future[Resumed] = asyncio.get_running_loop().create_future()
         self._problem: S2sppError | None = None
         self._lost_since: float | None = None
+        self._joined_at: float | None = None
+        """When the worker of now took the session."""
         self._faults = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -132,7 +134,8 @@ class Upstream:
                     await self._follow(first)
                 except _Interrupted as interruption:
                     now = time.monotonic()
-                    if self._lost_since is None:
+                    lasted = self._joined_at is not None and now - self._joined_at > self._retry_for_s
+                    if self._lost_since is None or lasted:
                         self._lost_since, pause_s = now, 0.0
                     self._faults += not isinstance(interruption.problem, Unavailable | Overloaded | IdempotencyKeyInUse)
                     if now - self._lost_since > self._retry_for_s or self._faults > _MOST_FAULTS:
@@ -166,7 +169,7 @@ class Upstream:
         worker: WorkerState | None = None
         call: Call = None
         sender: asyncio.Task[None] | None = None
-        self._cursor = 0
+        self._cursor, self._joined_at = 0, None
         try:
             worker = await self._worker()
             call = self._links.stub(worker).Track(metadata=self._metadata)
@@ -179,7 +182,7 @@ class Upstream:
                 self._take(await self._event(worker, call), in_flight.popleft())
         except S2sppError as problem:
             if worker is not None and isinstance(problem, Unavailable):
-                self._directory.broken(worker)
+                self._directory.broken(worker, problem)
             if worker is not None and isinstance(problem, Overloaded):
                 self._directory.full(worker)
             if await self._may_go_on(problem, worker):
@@ -216,6 +219,7 @@ class Upstream:
 
     async def _joined(self, session: pb.Session, answers: list[pb.TrackResponse]) -> None:
         """The worker has the session. `answers`: those after what the caller has acknowledged."""
+        self._joined_at = time.monotonic()
         self._session, self._epoch = SessionId(session.session_id), max(self._epoch, session.epoch)
         self._kept.committed(session.committed_frame)
         if not self._begun.done():

@@ -327,3 +327,25 @@ async def test_answers_that_the_store_lost_are_missed_rather_than_waited_for(ser
         await server.restart()
         with pytest.raises(SessionRolledBack, match=f"the answers to frames {last + 1} to"):
             await in_thread(lambda session=session, last=last: second_client(session, last))
+
+
+async def test_a_server_that_takes_long_to_say_no_is_not_asked_for_ever(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = 0
+
+    async def save(*_: Any, **__: Any) -> int:
+        nonlocal attempts
+        attempts += 1
+        await asyncio.sleep(0.15)
+        raise Unavailable("the store is away")
+
+    monkeypatch.setattr(server.world.wire, "save", save)
+
+    def follow_briefly() -> None:
+        with Client(server.target, retry_for_s=0.1) as client:
+            list(client.track(video(3), MASK))
+
+    with pytest.raises(Unavailable, match="the store is away"):
+        await in_thread(follow_briefly)
+    assert attempts <= 3
