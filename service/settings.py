@@ -59,9 +59,10 @@ class Settings(BaseSettings):
     )
     redis_url: str | None = Field(
         None,
-        pattern="^(redis|rediss|unix)://",
+        pattern="^(rediss?(-cluster)?|unix)://",
         validation_alias="REDIS_URL",
-        description="A Redis that runs elsewhere, in place of the embedded one: redis://, rediss:// or unix://",
+        description="A Redis that runs elsewhere, in place of the embedded one: redis://, rediss:// or unix://; "
+        "redis-cluster:// or rediss-cluster:// is a Redis Cluster, by any of its nodes",
     )
     bundle: str = Field(
         "auto",
@@ -86,7 +87,7 @@ class Settings(BaseSettings):
     max_objects: int = Field(32, ge=1, le=255, description="Objects in one session")
     idle_timeout_s: PositiveFloat = Field(3600, description="Seconds after which an idle session expires")
     window: PositiveInt = Field(16, description="Frames of one stream that may be under way")
-    commit_every: PositiveInt = Field(8, description="Frames between two commits of a stream")
+    commit_every: int = Field(8, ge=1, le=32, description="Frames between two commits of a stream")
     commit_bytes_per_s: PositiveFloat = Field(
         50e6,
         description="What all commits may take; beyond it streams are stored less often, every 32 frames at least",

@@ -16,6 +16,8 @@ from service.core.ports import Engine
 from service.settings import Settings
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from service.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
@@ -36,14 +38,15 @@ async def listening(
     gateways, which say who their caller is, and HTTP for those who watch."""
     from service.telemetry import CallRecorder, RecordedApp, RecordingInterceptor
     from service.transport.grpc import start_grpc
-    from service.transport.rest import VideoBounds, create_app, create_operations_app, start_rest
+    from service.transport.rest import VideoBounds, create_app, create_operations_app, open_to_pages, start_rest
 
     largest = settings.max_image_bytes + _MESSAGE_OVERHEAD
     version = importlib.metadata.version("s2spp")
+    app: ASGIApp
     if worker:
         app = create_operations_app(engine, telemetry.render, version)
     else:
-        app = create_app(
+        whole = create_app(
             engine,
             max_image_bytes=settings.max_image_bytes,
             metrics=telemetry.render,
@@ -56,8 +59,8 @@ async def listening(
                 at_a_time=settings.max_videos,
                 stall_s=min(settings.idle_timeout_s, _STALL_S),
             ),
-            cors_origins=settings.cors_origins,
         )
+        app = open_to_pages(whole, settings.cors_origins) if settings.cors_origins else whole
     listen = f"[{settings.host}]" if ":" in settings.host else settings.host
     local = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(listen, listen)
     recorder = CallRecorder(telemetry)

@@ -17,8 +17,7 @@ from service.imaging import ImageLimits
 from service.settings import Settings
 
 if TYPE_CHECKING:  # serving alone needs them, and traces alone OpenTelemetry
-    from redis.asyncio import Redis
-
+    from service.store.calls import AnyRedis
     from service.telemetry.tracing import Traces
 
 _log = logging.getLogger(__name__)
@@ -104,7 +103,7 @@ def open_traces(endpoint: str | None) -> Traces | None:
 
 
 @asynccontextmanager
-async def open_redis(settings: Settings) -> AsyncIterator[Redis]:
+async def open_redis(settings: Settings) -> AsyncIterator[AnyRedis]:
     """REDIS_URL, or else a Redis of our own in the data folder, which no other server may use then. It answers."""
     from service.store.calls import ask, connect
     from service.store.embedded import EmbeddedRedis
@@ -117,6 +116,7 @@ async def open_redis(settings: Settings) -> AsyncIterator[Redis]:
                 url = (await stack.enter_async_context(EmbeddedRedis(settings.data_dir))).url
             except EmbeddedRedisError as error:
                 raise CannotServe(str(error)) from error
-        redis = await stack.enter_async_context(connect(url))
+        redis = connect(url)
+        stack.push_async_callback(redis.aclose)
         await ask(redis, redis.ping)
         yield redis

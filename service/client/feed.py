@@ -112,11 +112,6 @@ class Feed:
     def told_committed(self) -> int:
         return self._kept.told_committed
 
-    @property
-    def last_frame(self) -> int:
-        """Index of the frame that came out of the source last."""
-        return self._frame_index
-
     def raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure

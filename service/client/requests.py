@@ -15,7 +15,7 @@ CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     # A server that comes back is found soon, however long it was away.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # how long a connection may take to come about
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),

@@ -29,7 +29,6 @@ from service.core.errors import (
     IdempotencyKeyInUse,
     Overloaded,
     S2sppError,
-    SessionRolledBack,
     Unavailable,
 )
 from service.core.types import SessionOptions
@@ -121,6 +120,7 @@ class Stream:
         items: Iterable[TrackItem],
         begin: Opening | Resumption,
         jpeg_quality: int | None,
+        timeout_s: float,
         retry_for_s: float,
         keep_session: bool,
     ) -> None:
@@ -128,6 +128,7 @@ class Stream:
         self._target = target
         self._begin = begin
         self._jpeg_quality = jpeg_quality
+        self._timeout_s = timeout_s
         self._retry_for_s = retry_for_s
         self._keep_session = keep_session
         if isinstance(begin, Opening):
@@ -157,7 +158,7 @@ class Stream:
                 lasted = self._joined is not None and now - self._joined > self._retry_for_s
                 if self._lost_since is None or lasted:
                     self._lost_since, pause_s = now, _FIRST_PAUSE_S
-                self._faults += not isinstance(interruption.problem, Unavailable | Overloaded)
+                self._faults += not isinstance(interruption.problem, Unavailable | Overloaded | IdempotencyKeyInUse)
                 hopeless = now - self._lost_since > self._retry_for_s or self._faults > _MOST_FAULTS
                 if hopeless or self._closing.wait(pause_s):
                     # The session expires by itself.
@@ -166,8 +167,6 @@ class Stream:
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
                 first = self._resume_request() if self._session else first
         self._feed.raise_failure()
-        if not self._feed.closed:
-            self._refuse_if_lost(self._feed.last_frame + 1)
 
     def _first_request(self) -> pb.TrackRequest:
         if isinstance(self._begin, Resumption):
@@ -191,8 +190,13 @@ class Stream:
         if self._feed.closed:
             # Cancelled from another thread while there was no call yet.
             call.cancel()
+        # Whatever happens to a connection or a server: a session is told in time, or not at all.
+        late = threading.Timer(self._timeout_s, self._give_up, [attempt, call])
+        late.daemon = True
+        late.start()
         try:
             for event in call:
+                late.cancel()
                 yield from self._told(event, attempt)
         except grpc.RpcError as error:
             problem = error_from_call(error, self._target)
@@ -202,7 +206,13 @@ class Stream:
             self._session = ""
             raise problem from error
         finally:
+            late.cancel()
             attempt.end()
+            call.cancel()
+
+    @staticmethod
+    def _give_up(attempt: Attempt, call: grpc.Call) -> None:
+        if not attempt.go.is_set():
             call.cancel()
 
     def _may_go_on(self, problem: S2sppError) -> bool:
@@ -222,11 +232,10 @@ class Stream:
                 if opened and isinstance(self._begin, Opening):
                     yield wire.first_frame(labels_of(self._begin.first_mask), event.session)
             case "mask":
-                self._lost_since, self._faults = None, 0
                 self._feed.committed(event.mask.committed_frame)
-                # After a crash, frames whose masks were taken are sent once more.
+                # After a crash, frames whose masks were taken are sent once more; that is no progress yet.
                 if event.mask.frame_index > self._feed.received_through:
-                    self._refuse_if_lost(event.mask.frame_index)
+                    self._lost_since, self._faults = None, 0
                     yield wire.tracked_frame(event.mask, self._session)
                     self._feed.taken(event.mask.frame_index)
             case "objects":
@@ -245,18 +254,8 @@ class Stream:
             self._feed.change_answered(attempt, made=False)
             yield FrameFailure(answer.frame_index, error)
         elif answer.frame_index > self._feed.received_through:
-            self._refuse_if_lost(answer.frame_index)
             yield FrameFailure(answer.frame_index, error)
             self._feed.taken(answer.frame_index)
-
-    def _refuse_if_lost(self, next_index: int) -> None:
-        """Raises SessionRolledBack: there is no outcome of some frame before `next_index`, and none will come."""
-        first = self._feed.received_through + 1
-        if first < next_index:
-            raise SessionRolledBack(
-                f"the answers to frames {first} to {next_index - 1} are gone from the server: its store lost writes",
-                frame_index=first - 1,
-            )
 
     def cancel(self) -> None:
         """Wakes whoever waits for an outcome or for room to send."""

@@ -31,8 +31,8 @@ class Client:
     def __init__(
         self, target: str, *, timeout_s: float = requests.TIMEOUT_S, retry_for_s: float = requests.RETRY_FOR_S
     ) -> None:
-        """`timeout_s`: how long any call but `track` may take. `retry_for_s`: how long `track` tries to go on with a
-        session that was open when the server went away. Connects with the first call."""
+        """`timeout_s`: for any call, and for `track` until it has its session. `retry_for_s`: how long it tries
+        to go on with a session that was open when the server went away. Connects with the first call."""
         self._target = target
         self._timeout_s = timeout_s
         self._retry_for_s = retry_for_s
@@ -208,7 +208,7 @@ class Client:
     def _stream(
         self, frames: Iterable[TrackItem], begin: Opening | Resumption, jpeg_quality: int | None, keep: bool
     ) -> Stream:
-        return Stream(self._stub, self._target, frames, begin, jpeg_quality, self._retry_for_s, keep)
+        return Stream(self._stub, self._target, frames, begin, jpeg_quality, self._timeout_s, self._retry_for_s, keep)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -206,7 +206,7 @@ class Snapshot:
     """Everything that brings a session back, bit for bit. `state_changing` and `state_constant` are [N,...] tensors in
     the order of `object_ids`. `outbox`: answers after `received_through`, oldest first. `changes`: digests of the
     changes of objects that were made since the last frame before `next_frame`, in their order, should they be sent
-    again."""
+    again. `client`: who opened it, by address."""
 
     session: SessionId
     model_digest: str
@@ -220,6 +220,7 @@ class Snapshot:
     state_constant: State
     outbox: tuple[Answer | Failure, ...]
     changes: tuple[str, ...] = ()
+    client: str = ""
     epoch: int = field(default=0, compare=False)
     """How often the session changed hands, as the store has it; no part of what is stored."""
 

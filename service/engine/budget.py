@@ -25,8 +25,9 @@ class CommitBudget:
         return self._left > 0
 
     def spend(self, count: int) -> None:
+        """At most a second's debt, or this one commit: what was stored in need is not paid for in minutes."""
         self._refill()
-        self._left -= count
+        self._left = max(self._left - count, -max(self._rate * _BURST_S, count))
 
     def _refill(self) -> None:
         now = self._clock()

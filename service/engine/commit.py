@@ -111,12 +111,12 @@ class Committer:
 
     async def _save(self, snapshot: Snapshot, constant: bool, revision: int, oldest: float | None) -> S2sppError | None:
         began = time.perf_counter()
-        self._budget.spend(snapshot.stored_bytes(constant=constant))
         error = await self._ask(self._store.save(snapshot, self._ttl_s(), constant=constant, existing=True))
         ended = time.perf_counter()
         result: CommitResult = "refused" if isinstance(error, OwnershipLost) else "failed" if error else "stored"
         self._observer.commit_ended(ended - began, result, None if oldest is None else ended - oldest)
         if error is None:
+            self._budget.spend(snapshot.stored_bytes(constant=constant))
             self._session.commit(revision)
         else:
             self._oldest = self._oldest if oldest is None else oldest

@@ -56,6 +56,7 @@ class Opener:
     async def _permitted(
         self, frame: EncodedImage, mask: EncodedImage, options: SessionOptions, client: str, keyed: Keyed | None
     ) -> Opened:
+        self._tasks.refuse_if_closed()
         with self._residence.permit(client):
             return await self._tasks.own(self._open(frame, mask, options, client, keyed))
 
@@ -78,11 +79,12 @@ class Opener:
                 state_changing=self._states(state, constant=False),
                 state_constant=self._states(state, constant=True),
                 outbox=(),
+                client=client,
             )
             epoch = await self._store.save(snapshot, self._limits.idle_timeout_s, constant=True)
         except Exception as error:
             raise told(error, "opening a session") from error
-        resident = self._residence.open(replace(snapshot, epoch=epoch), client)
+        resident = self._residence.open(replace(snapshot, epoch=epoch))
         opened = Opened(self._residence.describe(resident), sum(array.nbytes for array in state.values()))
         await self._keys.tell(keyed, opened)
         return opened

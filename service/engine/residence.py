@@ -55,8 +55,8 @@ class Residence:
         return self._table.permit(client)
 
     def get(self, session: SessionId) -> Resident | None:
-        """Only from memory."""
-        return self._table.get(session)
+        """Only from memory; None while it is being deleted or brought back."""
+        return None if session in self._doors else self._table.get(session)
 
     def describe(self, resident: Resident) -> SessionInfo:
         return resident.session.describe(self._info, self._table.expires_in_s(resident))
@@ -109,9 +109,10 @@ class Residence:
         async with self._doors.at(session):
             await self._doors.move(session, self._tasks.own(self._delete(session)))
 
-    def open(self, snapshot: Snapshot, client: str) -> Resident:
+    def open(self, snapshot: Snapshot) -> Resident:
         """A session that begins, and is stored."""
-        resident = self._take_in(snapshot, client)
+        resident = self._take_in(snapshot)
+        self._budget.spend(snapshot.stored_bytes(constant=True))
         self._observer.session_opened()
         return resident
 
@@ -145,12 +146,12 @@ class Residence:
         if self._sweeper is not None:
             self._sweeper.cancel()
 
-    def _take_in(self, snapshot: Snapshot, client: str = "") -> Resident:
+    def _take_in(self, snapshot: Snapshot) -> Resident:
         size = model_size(snapshot.height, snapshot.width, self._info.pixel_budget, self._info.multiple)
         session = Session(snapshot, size, self._clock())
         idle_s, lost = self._limits.idle_timeout_s, partial(self._owners.lose, session.id)
         commits = Committer(session, self._store, self._clock, idle_s, self._budget, self._observer, lost)
-        resident = Resident(session, commits, client)
+        resident = Resident(session, commits, snapshot.client)
         self._table.add(resident)
         if self._sweeper is None or self._sweeper.done():
             # In a context of its own: what it commits is no part of the call that happened to open the first session.
@@ -182,6 +183,7 @@ class Residence:
                 await self._store.touch(session, self._limits.idle_timeout_s)
             except Exception as error:
                 raise told(error, f"restoring session {session}") from error
+            self._table.make_room_for(snapshot.client)
             self._take_in(snapshot)
             self._observer.session_restored()
 

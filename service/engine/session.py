@@ -7,7 +7,7 @@ and `committed_frame` (stored). The outbox holds what is accepted and not acknow
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from service.core.errors import FrameAcknowledged, FrameGap, InvalidOption, Overloaded, SessionRolledBack
 from service.core.types import (
@@ -23,6 +23,15 @@ from service.engine.objects import Change, Followed
 from service.engine.turns import Entry, Outcome, Turn, overtaken
 
 LAST_INDEX = 2**62
+
+
+@dataclass
+class _Stake:
+    """A frame that is not stored. `committed_before`: the last index that the store has, as long as it has not this
+    one. `revision`: None while the frame is under way."""
+
+    committed_before: int
+    revision: int | None = None
 
 
 class Session:
@@ -49,8 +58,8 @@ class Session:
         self._changing_now = 0
         # Realtime: the newest frame that is ready to be stepped; those before it are not worth a step any more.
         self.newest_ready = 0
-        # Revision of every accepted frame that is not stored; None while it is under way. Ascending by index.
-        self._uncommitted: dict[int, int | None] = {}
+        # Of every accepted frame that is not stored, ascending by index.
+        self._uncommitted: dict[int, _Stake] = {}
 
     @property
     def id(self) -> SessionId:
@@ -89,11 +98,11 @@ class Session:
     @property
     def frames_at_stake(self) -> int:
         """Answered frames that a crash would lose now."""
-        return sum(revision is not None for revision in self._uncommitted.values())
+        return sum(stake.revision is not None for stake in self._uncommitted.values())
 
     @property
     def committed_frame(self) -> int:
-        return next(iter(self._uncommitted), self.next_frame) - 1
+        return next((stake.committed_before for stake in self._uncommitted.values()), self.next_frame - 1)
 
     def find(self, index: int, received_through: int | None, window: int) -> Entry | None:
         """The entry that answers frame `index`, or None when the frame is to be accepted now.
@@ -153,18 +162,27 @@ class Session:
                 expected=self.received_through + 1,
             )
         self._acknowledge(received_through)
-        made = [entry for index, entry in self.outbox.items() if received_through < index <= self.settled_frame]
-        return tuple(entry.outcome for entry in made if entry.outcome is not None)
+        made = [entry.outcome for index, entry in self.outbox.items() if received_through < index <= self.settled_frame]
+        answers = tuple(outcome for outcome in made if outcome is not None)
+        if not self.realtime and len(answers) < self.settled_frame - received_through:
+            raise SessionRolledBack(
+                f"answers after frame {received_through} are asked for, and not all of them are there: the store has "
+                f"lost writes. Go on after frame {self.settled_frame}, or open a new session",
+                frame_index=self.settled_frame,
+            )
+        return answers
 
     def accept(self, index: int) -> tuple[Entry, Turn, Turn]:
         """Register frame `index` (as `find` allowed): its entry, the turn before it, and its own."""
         retried = self.outbox.get(index)
         changes_before = self.changes if retried is None else retried.changes_before
-        before, turn, entry = self._tail, Turn.waiting(), Entry(index, changes_before=changes_before)
+        entry = Entry(index, changes_before=changes_before, instead_of=retried, next_before=self.next_frame)
+        before, turn = self._tail, Turn.waiting()
         # A failure that is tried anew is forgotten; it had not moved the state.
         self.settled_frame = min(self.settled_frame, index - 1)
         self.outbox[index] = entry
-        self._uncommitted[index] = None
+        known = self._uncommitted.get(index)
+        self._uncommitted[index] = _Stake(known.committed_before if known else self.next_frame - 1)
         self.next_frame = index + 1
         self.changes = []
         self._tail = turn
@@ -231,27 +249,35 @@ class Session:
         self.revision += 1
         entry.outcome, entry.revision = outcome, self.revision
         self.settled_frame, self._settled = entry.index, followed
-        self._uncommitted[entry.index] = self.revision
+        self._uncommitted[entry.index].revision = self.revision
 
     def roll_back(self, entry: Entry, before: Turn) -> None:
         """Forget an accepted frame and those behind it, as if they had not come. Once is enough."""
         if self.outbox.get(entry.index) is not entry:
             return
+        stake = self._uncommitted[entry.index]
         for index in [index for index in self.outbox if index >= entry.index]:
             self.outbox.pop(index)
             self._uncommitted.pop(index, None)
-        self.next_frame = entry.index
+        self.next_frame = entry.next_before
         self.newest_ready = min(self.newest_ready, entry.index - 1)
-        self.changes = entry.changes_before
         self._tail = before
+        if entry.instead_of is None:
+            self.changes = entry.changes_before
+            return
+        # What was tried anew failed again: that it was bad is what stands, and what the store may have.
+        self.outbox[entry.index] = entry.instead_of
+        self.settled_frame, self.changes = entry.index, []
+        self.revision += 1
+        self._uncommitted[entry.index] = _Stake(stake.committed_before, self.revision)
 
     def commit(self, revision: int) -> None:
         """A snapshot taken at `revision` is stored."""
         self.committed_revision = max(self.committed_revision, revision)
         self._uncommitted = {
-            index: settled
-            for index, settled in self._uncommitted.items()
-            if settled is None or settled > self.committed_revision
+            index: stake
+            for index, stake in self._uncommitted.items()
+            if stake.revision is None or stake.revision > self.committed_revision
         }
 
     def snapshot(self) -> Snapshot:

@@ -134,7 +134,7 @@ class Stepper:
         goes on either way."""
         session = resident.session
         try:
-            drawn = await self._drawn(resident, wanted) if isinstance(wanted, DrawObjects) else None
+            drawn = await self._drawn(resident, wanted, before) if isinstance(wanted, DrawObjects) else None
             followed = await before.stepped
             if followed is None:
                 return FrameGap(
@@ -177,12 +177,9 @@ class Stepper:
                 raise InvalidOption("it is the only object: delete the session, or draw another one first")
             return followed.without(wanted.object_id)
         assert isinstance(drawn, Followed)
-        after = followed.with_drawn(drawn)
-        if len(after.object_ids) > self._limits.max_objects:
-            raise InvalidMask(f"{len(after.object_ids)} objects; at most {self._limits.max_objects} are taken")
-        return after
+        return followed.with_drawn(drawn)
 
-    async def _drawn(self, resident: Resident, wanted: DrawObjects) -> Followed | S2sppError:
+    async def _drawn(self, resident: Resident, wanted: DrawObjects, before: Turn) -> Followed | S2sppError:
         """State of the objects that are drawn, on the frame that comes along."""
         session = resident.session
         try:
@@ -196,6 +193,10 @@ class Stepper:
                     height=height,
                     width=width,
                 )
+            followed = await before.stepped
+            count = len({*opening.object_ids, *(followed.object_ids if followed is not None else ())})
+            if count > self._limits.max_objects:
+                return InvalidMask(f"{count} objects; at most {self._limits.max_objects} are taken")
             state = await self._queue.initialise(opening.frame, opening.masks)
         except Exception as error:
             return told(error, f"changing the objects of session {session.id}")

@@ -22,7 +22,7 @@ class Resident:
     session: Session
     commits: Committer
     client: str = ""
-    """Who opened it, in this process's life; "" when that is not known."""
+    """Who opened it; "" when that is not known."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,7 @@ class SessionTable:
     def permit(self, client: str = "") -> Iterator[None]:
         """Room for one more session, of `client` where that is named, while this lasts. Raises Overloaded."""
         limits = self._limits
-        if client and limits.max_client_sessions:
-            while sum(each.client == client for each in self) + self._permits[client] >= limits.max_client_sessions:
-                self._evict_one(f"one client may have {limits.max_client_sessions} sessions here, and has them", client)
+        self.make_room_for(client)
         while len(self) + self._permits.total() >= limits.max_sessions:
             self._evict_one(f"{limits.max_sessions} sessions are served now, which is all this server takes")
         self._permits[client] += 1
@@ -88,6 +86,12 @@ class SessionTable:
         finally:
             self._permits[client] -= 1
             self._permits += Counter()  # forgets those that have none
+
+    def make_room_for(self, client: str) -> None:
+        """For one more of that client's, where that is named. Raises Overloaded."""
+        most = self._limits.max_client_sessions
+        while client and most and sum(each.client == client for each in self) + self._permits[client] >= most:
+            self._evict_one(f"one client may have {most} sessions here, and has them", client)
 
     def _may_go(self, session: Session) -> bool:
         idle_s = self._clock() - session.last_used

@@ -43,7 +43,8 @@ class Turn:
 @dataclass(eq=False)
 class Entry:
     """A frame in the outbox. `work` is the engine's own task, so a caller that departs cancels nothing; None
-    when the outcome came out of the store. `changes_before`: those between the frame before and this one. `urgent`: its
+    when the outcome came out of the store. `changes_before`: those between the frame before and this one.
+    `instead_of`: the failure that is tried anew. `next_before`: the index that was expected before it. `urgent`: its
     answer is had already, after a crash."""
 
     index: int
@@ -51,6 +52,8 @@ class Entry:
     revision: int = 0
     work: asyncio.Task[Outcome | S2sppError] | None = field(default=None, repr=False)
     changes_before: list[Change] = field(default_factory=list, repr=False)
+    instead_of: Entry | None = field(default=None, repr=False)
+    next_before: int = 0
     urgent: bool = False
 
 

@@ -7,15 +7,19 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.core.errors import Unavailable
 
 _Reply = TypeVar("_Reply")
+AnyRedis = Redis | RedisCluster
+_CLUSTER = "-cluster://"
+_BROKEN = (RedisConnectionError, RedisClusterException)
 
 _ANSWER_WITHIN_S = 5.0
 _CONNECT_WITHIN_S = 2.0
@@ -24,27 +28,30 @@ _CONNECTIONS = 32
 _RETRY_AFTER_S = (0.0, 0.05, 0.1, 0.2, 0.4)
 
 
-def connect(url: str) -> Redis:
-    """A client for `redis://`, `rediss://` or `unix://`, all its waits bounded. Connects when first used."""
+def connect(url: str) -> AnyRedis:
+    """A client for `redis://`, `rediss://` (TLS) or `unix://`; for the nodes of a Redis Cluster, any one of them named,
+    `redis-cluster://` or `rediss-cluster://`. All its waits are bounded. Connects when first used."""
+    bounded = {"socket_timeout": _ANSWER_WITHIN_S, "socket_connect_timeout": _CONNECT_WITHIN_S}
+    if _CLUSTER in url:
+        return RedisCluster.from_url(url.replace(_CLUSTER, "://", 1), max_connections=_CONNECTIONS, **bounded)
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=_CONNECTIONS,
         timeout=_ANSWER_WITHIN_S,
-        socket_timeout=_ANSWER_WITHIN_S,
-        socket_connect_timeout=_CONNECT_WITHIN_S,
         retry=Retry(NoBackoff(), 0),  # the store tries again itself, and knows what may be repeated
+        **bounded,
     )
     return Redis.from_pool(pool)
 
 
-async def ask(redis: Redis, call: Callable[[], Awaitable[_Reply]]) -> _Reply:
+async def ask(redis: AnyRedis, call: Callable[[], Awaitable[_Reply]]) -> _Reply:
     """Again after a broken connection (every call may be repeated), within a time for all attempts."""
     try:
         async with asyncio.timeout(_ANSWER_WITHIN_S):
             for pause in _RETRY_AFTER_S:
                 try:
                     return await call()
-                except RedisConnectionError:
+                except _BROKEN:
                     await asyncio.sleep(pause)
             return await call()
     except (TimeoutError, RedisTimeoutError) as error:
@@ -52,7 +59,7 @@ async def ask(redis: Redis, call: Callable[[], Awaitable[_Reply]]) -> _Reply:
             f"Redis at {_address(redis)} did not answer within {_ANSWER_WITHIN_S:g} s; "
             "see what keeps it busy, then try again"
         ) from error
-    except RedisConnectionError as error:
+    except _BROKEN as error:
         raise Unavailable(
             f"cannot reach Redis at {_address(redis)} ({error}); try again, and if this lasts see "
             "that it runs there and that its address and password are right"
@@ -63,7 +70,9 @@ async def ask(redis: Redis, call: Callable[[], Awaitable[_Reply]]) -> _Reply:
         ) from error
 
 
-def _address(redis: Redis) -> str:
+def _address(redis: AnyRedis) -> str:
     """Where the store is, without user or password."""
+    if isinstance(redis, RedisCluster):
+        return ", ".join(f"{node.host}:{node.port}" for node in redis.get_nodes()) or "the cluster"
     where = redis.connection_pool.connection_kwargs
     return str(where["path"]) if "path" in where else f"{where.get('host')}:{where.get('port', 6379)}"

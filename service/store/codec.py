@@ -92,6 +92,7 @@ def encode(snapshot: Snapshot, *, constant: bool) -> dict[str, bytes]:
         "received_through": snapshot.received_through,
         "outbox": [answer_field(entry.frame_index) for entry in snapshot.outbox],
         "changes": snapshot.changes,
+        "client": snapshot.client,
         "checksums": {field: _checksum_of(data) for field, data in saved.items()},
     }
     saved[META] = seal(META, {}, meta)
@@ -141,6 +142,7 @@ def decode(session: SessionId, fields: Mapping[str, bytes]) -> Snapshot:
             outbox=tuple(outbox),
             # Absent in snapshots of earlier versions.
             changes=tuple(meta.get("changes", ())),
+            client=meta.get("client", ""),
         )
     except _UNREADABLE as error:
         raise damaged(session, where, f"cannot be understood ({error})") from error

@@ -9,11 +9,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from redis.asyncio import Redis
-
 from service.core.registry import LEASE_S, Owner, WorkerState
 from service.core.types import SessionId
-from service.store.calls import ask
+from service.store.calls import AnyRedis, ask
 from service.store.keys import owner_key
 
 _WORKERS = "s2spp:workers"
@@ -46,7 +44,7 @@ return alive
 class RedisWorkerRegistry:
     """The WorkerRegistry port on one Redis (a client made by `connect`, which the caller closes)."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: AnyRedis) -> None:
         self._redis = redis
         self._beat = redis.register_script(_BEAT)
         self._alive = redis.register_script(_WORKERS_ALIVE)

@@ -14,16 +14,13 @@ import asyncio
 import itertools
 import secrets
 from dataclasses import replace
-from typing import Any
-
-from redis.asyncio import Redis
 
 from service.core.errors import OwnershipLost
 from service.core.types import SessionId, Snapshot
 from service.store import codec
 from service.store.absence import SEEN_FOR_S, absent
-from service.store.calls import ask
-from service.store.keys import note_key, owner_key, session_keys, snapshot_key
+from service.store.calls import AnyRedis, ask
+from service.store.keys import note_key, owner_key, session_keys
 
 # KEYS: snapshot, owner. ARGV: worker, number, ttl ms, owner ttl ms, model digest, whether the session exists, how many
 # fields to keep, those, then field, bytes, field, bytes, ... Refused where another worker has taken the session. A save
@@ -77,6 +74,13 @@ redis.call('SET', KEYS[2], epoch .. ':' .. worker .. ':0:' .. ARGV[2] .. ':' .. 
 return {tostring(epoch), redis.call('HGETALL', KEYS[1])}
 """
 
+# ARGV: ttl ms, owner ttl ms.
+_TOUCH = """
+local there = redis.call('PEXPIRE', KEYS[1], ARGV[1]) == 1
+local owned = redis.call('PEXPIRE', KEYS[2], ARGV[2]) == 1
+return there and 'touched' or owned and 'expired' or 'unknown'
+"""
+
 _DELETE = """
 if redis.call('DEL', KEYS[1]) == 1 then
   redis.call('DEL', KEYS[2])
@@ -95,13 +99,14 @@ return ARGV[1]
 
 
 class RedisSessionStore:
-    """The SessionStore port on one Redis (a client made by `connect`, which the caller closes). Sessions belong to
-    `worker`, a name that no other process ever has."""
+    """The SessionStore port on a Redis, or a Redis Cluster (a client made by `connect`, which the caller closes).
+    Sessions belong to `worker`, a name that no other process ever has."""
 
-    def __init__(self, redis: Redis, worker: str | None = None) -> None:
+    def __init__(self, redis: AnyRedis, worker: str | None = None) -> None:
         self._redis = redis
         self._save = redis.register_script(_SAVE)
         self._take = redis.register_script(_TAKE)
+        self._touch = redis.register_script(_TOUCH)
         self._delete = redis.register_script(_DELETE)
         self._note = redis.register_script(_NOTE)
         self._worker = worker or secrets.token_hex(8)
@@ -153,17 +158,10 @@ class RedisSessionStore:
 
     async def touch(self, session: SessionId, ttl_s: float) -> None:
         """Start the session's time to live anew. Raises SessionUnknown or SessionExpired."""
-
-        async def extend() -> list[Any]:
-            ttl_ms, owner_ms = _lifetimes_ms(ttl_s)
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.pexpire(snapshot_key(session), ttl_ms)
-                pipe.pexpire(owner_key(session), owner_ms)
-                return await pipe.execute()
-
-        extended, owner = await ask(self._redis, extend)
-        if not extended:
-            raise absent(session, expired=bool(owner))
+        lifetimes = _lifetimes_ms(ttl_s)
+        reply: bytes = await ask(self._redis, lambda: self._touch(keys=session_keys(session), args=lifetimes))
+        if reply != b"touched":
+            raise absent(session, expired=reply == b"expired")
 
     async def delete(self, session: SessionId) -> None:
         reply: bytes = await ask(self._redis, lambda: self._delete(keys=session_keys(session)))

@@ -34,6 +34,8 @@ class Live:
     def problem(self) -> str:
         if self.sent != self.answered + self.told:
             return f"{self.sent} frames, but {self.answered} masks and {self.told} drops told"
+        if self.told == 0:
+            return "nothing was dropped: it was not too fast for this machine"
         if self.p95_s >= 3 / self.rate:
             return f"p95 is {self.p95_s * 1e3:.0f} ms, {self.p95_s * self.rate:.1f} frame times of the achieved rate"
         return ""

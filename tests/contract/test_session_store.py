@@ -15,10 +15,11 @@ import pytest
 from service.core.errors import OwnershipLost, SessionExpired, SessionUnknown, Unavailable
 from service.core.ports import SessionStore
 from service.core.types import SessionId, new_session_id
-from service.store.calls import connect
+from service.store.calls import ask, connect
 from service.store.embedded import EmbeddedRedis
 from service.store.redis_store import RedisSessionStore
 from tests.fakes.store import InMemorySessionStore, assert_same, make_snapshot
+from tests.integration.redis_cluster import redis_cluster
 
 
 @dataclass
@@ -30,7 +31,7 @@ class World:
     cut_off: Callable[[], Awaitable[None]]
 
 
-@pytest.fixture(params=["fake", "redis"])
+@pytest.fixture(params=["fake", "redis", "redis cluster"])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     if request.param == "fake":
         now = 0.0
@@ -44,6 +45,13 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             fake.away = True
 
         yield World(fake, pass_seconds, cut_off)
+        return
+    if request.param == "redis cluster":
+        with redis_cluster(tmp_path) as (url, kill):
+            cluster = connect(url)
+            await ask(cluster, cluster.ping)  # as a server does before it serves
+            yield World(RedisSessionStore(cluster), asyncio.sleep, lambda: asyncio.to_thread(kill))
+            await cluster.aclose()
         return
     async with EmbeddedRedis(tmp_path / "data") as embedded, connect(embedded.url) as client:
         yield World(RedisSessionStore(client), asyncio.sleep, embedded.close)

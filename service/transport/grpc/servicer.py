@@ -63,7 +63,14 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
                 for answer in begun.answers:
                     await context.write(replayed(answer, begun.info.committed_frame))
                 frames = FrameLoop(
-                    self._engine, session, stream, request_iterator, context.write, self._window, self.stopping
+                    self._engine,
+                    session,
+                    stream,
+                    request_iterator,
+                    context.write,
+                    self._window,
+                    self.stopping,
+                    begun.info.committed_frame,
                 )
                 await frames.run()
             finally:

@@ -49,8 +49,11 @@ class FrameLoop:
         write: Callable[[pb.TrackResponse], Awaitable[None]],
         window: int,
         stopping: asyncio.Event,
+        told_committed: int,
     ) -> None:
+        """`told_committed`: what the caller was told to be stored, when the stream began."""
         self._stopping = stopping
+        self._told_committed = told_committed
         self._engine = engine
         self._session = session
         self._stream = stream
@@ -139,6 +142,7 @@ class FrameLoop:
             convert.image(request.frame.image),
             durability=convert.durability(request.frame, Durability.RELAXED),
             received_through=request.received_through if stated else self._answered_through,
+            told_committed=self._told_committed,
             stream=self._stream,
             again=request.frame.again,
         )
@@ -160,6 +164,7 @@ class FrameLoop:
         """A frame that failed is an answer like any other; only losing the session ends the stream."""
         try:
             said = await pending.answer
+            self._told_committed = max(self._told_committed, said.committed_frame)
             if isinstance(said, SessionInfo):
                 return pb.TrackResponse(objects=convert.session_message(said))
             return pb.TrackResponse(mask=convert.mask_message(said))

@@ -11,6 +11,7 @@ from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
+from starlette.types import ASGIApp
 
 from service.core.ports import Engine
 from service.transport.rest import problems
@@ -61,20 +62,10 @@ def create_app(
     version: str,
     stream_window: int = 16,
     videos: VideoBounds | None = None,
-    cors_origins: Sequence[str] = (),
 ) -> FastAPI:
-    """`metrics` renders the Prometheus text. `stream_window`: frames of a WebSocket under way at once. `cors_origins`:
-    pages from there may call from a browser, "*" for all."""
+    """`metrics` renders the Prometheus text. `stream_window`: frames of a WebSocket under way at once."""
     app = FastAPI(title="s2spp", version=version, description=_DESCRIPTION, generate_unique_id_function=_route_name)
     problems.install(app)
-    if cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=cors_origins,
-            allow_methods=["*"],
-            allow_headers=["*"],
-            expose_headers=["Retry-After", *OPENED_RESPONSE["headers"], *MASK_RESPONSE["headers"]],
-        )
     app.include_router(session_routes(engine, max_image_bytes))
     app.include_router(object_routes(engine, max_image_bytes))
     app.include_router(stream_routes(engine, stream_window))
@@ -88,6 +79,17 @@ def create_app(
 
     _complete_document(app)
     return app
+
+
+def open_to_pages(app: FastAPI, origins: Sequence[str]) -> ASGIApp:
+    """Pages of those origins may call from a browser, "*" for all. Around everything: a page hears of a 500, too."""
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=["Retry-After", *OPENED_RESPONSE["headers"], *MASK_RESPONSE["headers"]],
+    )
 
 
 def create_operations_app(engine: Engine, metrics: Callable[[], bytes], version: str) -> FastAPI:

@@ -23,6 +23,7 @@ from service.core.errors import (
     InvalidOption,
     OwnershipLost,
     S2sppError,
+    SessionRolledBack,
     error_from_reason,
 )
 from service.core.ports import Delivered, Engine, Resumed
@@ -43,8 +44,9 @@ from service.transport.rest.schemas import AnswerOut, SessionOut
 from service.transport.rest.sessions import RawHeight, RawWidth, ReceivedThrough, ToldCommitted, session_id
 
 _log = logging.getLogger(__name__)
-_TAKEN_OVER = 4409
-"""Close code: the session is another stream's now."""
+_CONFLICT = 4409
+"""Close code, with the reason: the session is another stream's now, or older than this one knows it."""
+_ENDS = (OwnershipLost, SessionRolledBack)
 
 
 def stream_routes(engine: Engine, window: int) -> APIRouter:
@@ -112,6 +114,7 @@ class _FrameStream:
         self._next_index = resumed.info.next_frame
         self._sent_through = (resumed.answers[0].frame_index if resumed.answers else self._next_index) - 1
         self._received_through: int | None = None
+        self._told_committed = resumed.info.committed_frame
         self._drawing: _Drawing | None = None
         self._numbering_lost = False
         self._pending: asyncio.Queue[_Pending | None] = asyncio.Queue()
@@ -191,6 +194,7 @@ class _FrameStream:
             self._image(data),
             durability=self._durability,
             received_through=received,
+            told_committed=self._told_committed,
             stream=self._name,
         )
 
@@ -210,10 +214,10 @@ class _FrameStream:
             here = here and await self._send(*_replayed(answer, info.committed_frame))
             self._sent_through = answer.frame_index
         while (pending := await self._pending.get()) is not None:
-            text, mask, lost = await self._outcome(pending)
+            text, mask, ends = await self._outcome(pending)
             here = here and await self._send(text, mask)
-            if lost and here:
-                await self._socket.close(_TAKEN_OVER, OwnershipLost.reason)
+            if ends and here:
+                await self._socket.close(_CONFLICT, ends)
                 here = False
             self._pending.task_done()
             self._slots.release()
@@ -228,8 +232,8 @@ class _FrameStream:
             return False
         return True
 
-    async def _outcome(self, pending: _Pending) -> tuple[str, bytes, bool]:
-        """What is said of a frame or change, its mask (empty with a problem), and whether the session is lost."""
+    async def _outcome(self, pending: _Pending) -> tuple[str, bytes, str]:
+        """What is said of a frame or change, its mask (empty with a problem), and why the stream ends with it."""
         where: dict[str, Any] = {"frame_index": pending.frame_index}
         if pending.of_change:
             where["of_change"] = True
@@ -237,15 +241,16 @@ class _FrameStream:
             said = await pending.work
         except S2sppError as error:
             self._numbering_lost |= not isinstance(error, (InvalidInput, FrameAcknowledged, FrameDropped))
-            return json.dumps(problem(error) | where), b"", isinstance(error, OwnershipLost)
+            return json.dumps(problem(error) | where), b"", error.reason if isinstance(error, _ENDS) else ""
         except Exception:
             _log.exception("frame %d of a stream failed", pending.frame_index)
             self._numbering_lost = True
-            return json.dumps(problem(unexpected()) | where), b"", False
+            return json.dumps(problem(unexpected()) | where), b"", ""
+        self._told_committed = max(self._told_committed, said.committed_frame)
         if isinstance(said, SessionInfo):
-            return json.dumps({"objects": SessionOut.model_validate(said).model_dump()}), b"", False
+            return json.dumps({"objects": SessionOut.model_validate(said).model_dump()}), b"", ""
         self._sent_through = pending.frame_index
-        return AnswerOut.of(said).model_dump_json(), said.answer.mask, False
+        return AnswerOut.of(said).model_dump_json(), said.answer.mask, ""
 
 
 def _replayed(answer: Answer | Failure, committed_frame: int) -> tuple[str, bytes]:

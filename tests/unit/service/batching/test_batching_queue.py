@@ -140,7 +140,7 @@ async def test_what_is_urgent_goes_before_what_waits(runtime: FakeRuntime, queue
     assert order == [2, 3, 0, 1]
 
 
-async def test_a_frame_with_more_objects_takes_several_batches_and_others_share_the_last(
+async def test_a_frame_with_more_objects_takes_several_batches_and_others_come_in_between(
     runtime: FakeRuntime, queue: BatchingQueue
 ) -> None:
     whole = FakeRuntime()
@@ -154,7 +154,7 @@ async def test_a_frame_with_more_objects_takes_several_batches_and_others_share_
     await asyncio.sleep(0)
     runtime.gate.set()
     result, others = await calls
-    assert runtime.batches[-3:] == [("step", 1, 8), ("step", 1, 8), ("step", 2, 7)]
+    assert runtime.batches[-4:] == [("step", 1, 8), ("step", 1, 2), ("step", 1, 8), ("step", 1, 5)]
     assert_same(result.state, expected.state)
     assert result.state["first"] is state["first"], "constant states are the session's own arrays still"
     assert np.array_equal(result.probability, expected.probability)

@@ -325,7 +325,7 @@ async def test_answers_that_the_store_lost_are_missed_rather_than_waited_for(ser
             await asyncio.sleep(0.005)
         await server.world.store.save(replace(kept, outbox=()), 60, constant=True)
         await server.restart()
-        with pytest.raises(SessionRolledBack, match=f"the answers to frames {last + 1} to"):
+        with pytest.raises(SessionRolledBack, match=f"answers after frame {last} are asked for"):
             await in_thread(lambda session=session, last=last: second_client(session, last))
 
 

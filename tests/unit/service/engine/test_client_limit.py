@@ -64,6 +64,9 @@ async def test_room_is_made_among_the_clients_own_idle_sessions() -> None:
     world.clock.advance(1)
     await open_as(world, "a")
     assert world.watcher.in_memory == 2
+    with pytest.raises(Overloaded, match="one client may have 1"):
+        await world.post(first, 1)  # what made room comes back only when there is some
+    world.clock.advance(5)
     for session in (first, other):
         assert (await world.post(session, 1)).answer.frame_index == 1
     assert world.watcher.events["restored"] == 1, "the other client's session stayed"

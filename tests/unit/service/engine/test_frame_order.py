@@ -367,3 +367,16 @@ def test_any_sequence_of_posts_follows_the_rules(sequence: list[tuple[int, bool,
         await world.end()
 
     asyncio.run(play())
+
+
+async def test_a_bad_frame_tried_anew_that_fails_again_stays_what_it_was(world: World) -> None:
+    session = await world.open()
+    with pytest.raises(InvalidInput):
+        await world.post(session, 1, EncodedImage(b"junk"))
+    assert (await world.engine.describe(session)).committed_frame == 1
+    world.runtime.failures = 1
+    with pytest.raises(S2sppError):
+        await world.post(session, 1)
+    info = await world.engine.describe(session)
+    assert (info.next_frame, info.committed_frame) == (2, 1)
+    assert (await world.post(session, 2)).answer.frame_index == 2

@@ -22,7 +22,7 @@ from service.core.errors import (
 )
 from service.core.types import Answer, DrawObjects, EncodedImage, LabelMap, RemoveObject, SessionId, SessionInfo
 from service.engine import EngineLimits
-from tests.fakes.engine_world import RAW, RELAXED, STRICT, World, raw_frame, raw_mask
+from tests.fakes.engine_world import RAW, RELAXED, STRICT, World, first_labels, raw_frame, raw_mask
 
 
 @pytest.fixture
@@ -310,3 +310,14 @@ async def test_a_change_behind_a_frame_that_fails_is_not_made(world: World) -> N
     world.runtime.poison = lambda frame: False
     assert (await world.engine.describe(session)).object_ids == (1, 3)
     await follow(world, session, 1, 2)
+
+
+async def test_too_many_objects_are_refused_before_the_model_sees_them() -> None:
+    world = World(EngineLimits(max_objects=2))
+    session = await world.open(objects=2)
+    ran = len(world.runtime.batches)
+    other = np.where(first_labels(objects=2) > 0, first_labels(objects=2) + 10, 0).astype(np.uint8)
+    with pytest.raises(InvalidMask, match="4 objects"):
+        await world.engine.change(session, 0, DrawObjects(raw_frame(0), raw_mask(other)), durability=STRICT)
+    assert len(world.runtime.batches) == ran
+    await world.end()

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from service.core.errors import FrameAcknowledged, FrameDropped, UnsupportedMedia
+from service.core.errors import FrameAcknowledged, FrameDropped, S2sppError, UnsupportedMedia
 from service.core.types import EncodedImage, Failure, Flow, MaskFormat, RemoveObject, SessionId, SessionOptions
+from service.engine import EngineLimits
 from tests.fakes.engine_world import RELAXED, STRICT, World, raw_frame
 from tests.fakes.waiting import until
 
@@ -116,3 +117,30 @@ async def test_a_crash_goes_on_with_the_newest_frame(world: World) -> None:
     assert (await world.engine.resume(session, 3)).info.next_frame == 2
     assert (await world.post(session, 9, received_through=3)).answer.frame_index == 9
     await until(lambda: world.wire.saves[-1][0] == 10)
+
+
+async def test_what_was_skipped_to_is_not_told_as_stored_before_it_is(world: World) -> None:
+    session = await world.open(options=LIVE)
+    await world.post(session, 1)
+    world.runtime.gate.clear()
+    late = asyncio.create_task(world.post(session, 10, None, RELAXED, 1))
+    await until(lambda: world.runtime.busy)
+    assert (await world.engine.describe(session)).committed_frame == 1
+    late.cancel()
+    world.crash()
+    assert (await world.engine.resume(session, 1, told_committed=1)).info.next_frame == 2
+
+
+async def test_a_frame_skipped_to_that_fails_leaves_the_session_as_it_was() -> None:
+    world = World(EngineLimits(max_sessions=1))
+    session = await world.open(options=LIVE)
+    await world.post(session, 1)
+    world.runtime.failures = 1
+    with pytest.raises(S2sppError):
+        await world.post(session, 10, received_through=1)
+    info = await world.engine.describe(session)
+    assert (info.next_frame, info.committed_frame) == (2, 1)
+    world.clock.advance(world.limits.park_idle_s)
+    world.engine.sweep()
+    await until(lambda: world.watcher.in_memory == 0)
+    await world.end()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import httpx
 
-from service.transport.rest import create_app
+from service.transport.rest import create_app, open_to_pages
 from tests.fakes.engine import FakeEngine
 
 PAGE = "https://page.example"
 
 
-def browser(*cors_origins: str) -> httpx.AsyncClient:
-    app = create_app(FakeEngine(), max_image_bytes=1000, metrics=lambda: b"", version="0", cors_origins=cors_origins)
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://s2spp", headers={"Origin": PAGE})
+def browser(*cors_origins: str, broken: bool = False) -> httpx.AsyncClient:
+    engine = FakeEngine()
+    engine.failure = RuntimeError("a defect") if broken else None
+    app = open_to_pages(create_app(engine, max_image_bytes=1000, metrics=lambda: b"", version="0"), cors_origins)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://s2spp", headers={"Origin": PAGE})
 
 
 async def test_a_page_of_an_allowed_origin_may_open_sessions_and_read_the_headers() -> None:
@@ -29,6 +32,13 @@ async def test_a_page_of_an_allowed_origin_may_open_sessions_and_read_the_header
         )
         refused = await http.get("/v1/sessions/unknown")
         assert refused.status_code == 404 and refused.headers["access-control-allow-origin"] == PAGE
+
+
+async def test_a_page_hears_of_a_fault_too() -> None:
+    async with browser(PAGE, broken=True) as http:
+        answer = await http.get("/readyz")
+        assert answer.status_code == 500 and answer.json()["reason"] == "INTERNAL"
+        assert answer.headers["access-control-allow-origin"] == PAGE
 
 
 async def test_no_other_page_may() -> None:
