@@ -38,11 +38,19 @@ async def listening(
     gateways, which say who their caller is, and HTTP for those who watch."""
     from service.telemetry import CallRecorder, RecordedApp, RecordingInterceptor
     from service.transport.grpc import start_grpc
-    from service.transport.rest import VideoBounds, create_app, create_operations_app, open_to_pages, start_rest
+    from service.transport.rest import (
+        Stopping,
+        VideoBounds,
+        create_app,
+        create_operations_app,
+        open_to_pages,
+        start_rest,
+    )
 
     largest = settings.max_image_bytes + _MESSAGE_OVERHEAD
     version = importlib.metadata.version("s2spp")
     app: ASGIApp
+    stopping = Stopping()
     if worker:
         app = create_operations_app(engine, telemetry.render, version)
     else:
@@ -59,12 +67,15 @@ async def listening(
                 at_a_time=settings.max_videos,
                 stall_s=min(settings.idle_timeout_s, _STALL_S),
             ),
+            stopping=stopping,
         )
         app = open_to_pages(whole, settings.cors_origins) if settings.cors_origins else whole
     listen = f"[{settings.host}]" if ":" in settings.host else settings.host
     local = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(listen, listen)
     recorder = CallRecorder(telemetry)
-    rest = await start_rest(RecordedApp(app, recorder), settings.host, settings.http_port, max_message_bytes=largest)
+    rest = await start_rest(
+        RecordedApp(app, recorder), settings.host, settings.http_port, max_message_bytes=largest, stopping=stopping
+    )
     try:
         grpc = await start_grpc(
             engine,

@@ -1,8 +1,11 @@
-"""Who a caller is, as far as the network tells: one name for a client, whichever transport it uses."""
+"""What every transport says alike: who a caller is, and that its stream goes on later."""
 
 from __future__ import annotations
 
 import ipaddress
+
+from service.core.errors import Unavailable
+from service.core.types import SessionInfo
 
 
 def client_name(host: str) -> str:
@@ -13,3 +16,12 @@ def client_name(host: str) -> str:
         return host
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return str(mapped or address)
+
+
+def resume_later(info: SessionInfo) -> Unavailable:
+    """The last word of a stream whose server stops."""
+    return Unavailable(
+        f"the server stops; resume session {info.session} in a moment, it goes on with frame {info.next_frame}",
+        session=info.session,
+        next_frame=info.next_frame,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from collections.abc import Iterator
@@ -10,11 +11,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from service.client import Client, Draw, Remove
 from service.client.feed import TrackItem
-from tests.integration.server_process import ServerProcess, make_clip
+from tests.integration.server_process import ServerProcess, eventually, make_clip
 from tests.integration.tiny_bundle import write_tiny_bundle
+from tests.integration.ways import RestWay, WebSocketWay
 
 FRAMES = 40
 
@@ -75,3 +79,29 @@ def test_nothing_is_lost_and_nothing_comes_twice(server: ServerProcess) -> None:
     for kill_at in ({9, 20}, chosen):
         for live in (False, True):
             assert follow(server, kill_at, live=live) == undisturbed, f"killed after {kill_at}, {live=}, seed {seed}"
+
+
+def test_a_server_that_stops_tells_a_web_socket_where_to_resume(server: ServerProcess) -> None:
+    frames, mask = make_clip(6)
+    way = WebSocketWay(server.http, server.grpc)
+    session = way.open(frames[0], mask).session
+    expected = [way.frame(session, index, frames[index]).mask for index in range(1, 6)]
+    way.close()
+    session = RestWay(server.http, server.grpc).open(frames[0], mask).session
+    with connect(f"{server.http.replace('http', 'ws')}/v1/sessions/{session}/stream") as socket:
+        assert json.loads(socket.recv())["session"]["next_frame"] == 1
+        for frame in frames[1:4]:
+            socket.send(frame)
+        masks = [(json.loads(socket.recv())["frame_index"], socket.recv()) for _ in range(3)]
+        threading.Thread(target=server.stop).start()
+        farewell = json.loads(socket.recv(timeout=30))
+        assert (farewell["reason"], farewell["session"], farewell["next_frame"]) == ("UNAVAILABLE", session, "4")
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(timeout=30)
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 1012
+    assert masks == list(enumerate(expected[:3], 1))
+    eventually(lambda: server._process is None or None)
+    server.start()
+    again = WebSocketWay(server.http, server.grpc)
+    assert [again.frame(session, index, frames[index]).mask for index in (4, 5)] == expected[3:]
+    again.close()

@@ -18,13 +18,13 @@ from service.core.errors import (
     SessionExpired,
     SessionUnknown,
     SnapshotDamaged,
-    Unavailable,
     error_from_reason,
 )
 from service.core.ports import Delivered, Engine
 from service.core.types import Answer, Durability, Failure, ObjectChange, RemoveObject, SessionId, SessionInfo
 from service.transport.grpc import convert
 from service.transport.grpc.errors import status_of
+from service.transport.peer import resume_later
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class FrameLoop:
                     self._answered_through = max(self._answered_through, pending.frame_index)
                 self._slots.release()
             if self._stopping.is_set():
-                raise await self._farewell()
+                raise resume_later(await self._engine.release(self._session))
             await reader
         finally:
             for task in (reader, stop, *self._tasks):
@@ -91,14 +91,6 @@ class FrameLoop:
     async def _stop(self, reader: asyncio.Task[None]) -> None:
         await self._stopping.wait()
         reader.cancel()
-
-    async def _farewell(self) -> Unavailable:
-        info = await self._engine.release(self._session)
-        return Unavailable(
-            f"the server stops; resume session {info.session} in a moment, it goes on with frame {info.next_frame}",
-            session=info.session,
-            next_frame=info.next_frame,
-        )
 
     async def _read(self) -> None:
         try:

@@ -27,6 +27,7 @@ from service.transport.rest.schemas import (
     VideoOut,
 )
 from service.transport.rest.sessions import model_routes, session_routes
+from service.transport.rest.stopping import Stopping
 from service.transport.rest.stream import stream_routes
 from service.transport.rest.videos import VideoBounds, video_routes
 
@@ -62,13 +63,15 @@ def create_app(
     version: str,
     stream_window: int = 16,
     videos: VideoBounds | None = None,
+    stopping: Stopping | None = None,
 ) -> FastAPI:
-    """`metrics` renders the Prometheus text. `stream_window`: frames of a WebSocket under way at once."""
+    """`metrics` renders the Prometheus text. `stream_window`: frames of a WebSocket under way at once. `stopping`: ends
+    WebSockets with a word."""
     app = FastAPI(title="s2spp", version=version, description=_DESCRIPTION, generate_unique_id_function=_route_name)
     problems.install(app)
     app.include_router(session_routes(engine, max_image_bytes))
     app.include_router(object_routes(engine, max_image_bytes))
-    app.include_router(stream_routes(engine, stream_window))
+    app.include_router(stream_routes(engine, stream_window, stopping or Stopping()))
     app.include_router(video_routes(engine, max_image_bytes, videos or VideoBounds()))
     app.include_router(model_routes(engine))
     app.include_router(operation_routes(engine, metrics))

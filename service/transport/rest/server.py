@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import uvicorn
 from starlette.types import ASGIApp
 
+from service.transport.rest.stopping import Stopping
+
 _BACKLOG = 512
 
 
@@ -35,18 +37,27 @@ class RestServer:
     port: int
     _server: _Uvicorn
     _serving: asyncio.Task[None]
+    _stopping: Stopping
 
     async def stop(self, grace_s: float) -> None:
-        """Takes no new connections, gives running requests `grace_s` seconds, ends what is left."""
+        """Tells streams to resume later, takes no new connections, gives running requests `grace_s` seconds, ends what
+        is left."""
+        await self._stopping.stop(grace_s)
         self._server.config.timeout_graceful_shutdown = max(1, round(grace_s))
         self._server.should_exit = True
         await self._serving
 
 
 async def start_rest(
-    app: ASGIApp, host: str = "127.0.0.1", port: int = 0, *, max_message_bytes: int = 64 << 20
+    app: ASGIApp,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    max_message_bytes: int = 64 << 20,
+    stopping: Stopping | None = None,
 ) -> RestServer:
-    """Starts to listen (port 0: any free one). A WebSocket message over `max_message_bytes` closes it.
+    """Starts to listen (port 0: any free one). A WebSocket message over `max_message_bytes` closes it. `stopping`: that
+    of the app.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -77,4 +88,4 @@ async def start_rest(
     listening.cancel()
     if serving.done():
         serving.result()
-    return RestServer(listener.getsockname()[1], server, serving)
+    return RestServer(listener.getsockname()[1], server, serving, stopping or Stopping())

@@ -24,6 +24,7 @@ from service.core.errors import (
     OwnershipLost,
     S2sppError,
     SessionRolledBack,
+    Unavailable,
     error_from_reason,
 )
 from service.core.ports import Delivered, Engine, Resumed
@@ -38,18 +39,21 @@ from service.core.types import (
     RemoveObject,
     SessionInfo,
 )
+from service.transport.peer import resume_later
 from service.transport.rest.commands import ChangeIn, DrawIn, read_command
 from service.transport.rest.problems import problem, unexpected
 from service.transport.rest.schemas import AnswerOut, SessionOut
 from service.transport.rest.sessions import RawHeight, RawWidth, ReceivedThrough, ToldCommitted, session_id
+from service.transport.rest.stopping import Stopping
 
 _log = logging.getLogger(__name__)
+_RESTART = 1012
 _CONFLICT = 4409
 """Close code, with the reason: the session is another stream's now, or older than this one knows it."""
 _ENDS = (OwnershipLost, SessionRolledBack)
 
 
-def stream_routes(engine: Engine, window: int) -> APIRouter:
+def stream_routes(engine: Engine, window: int, stopping: Stopping) -> APIRouter:
     routes = APIRouter()
 
     @routes.websocket("/v1/sessions/{session}/stream")
@@ -67,7 +71,9 @@ def stream_routes(engine: Engine, window: int) -> APIRouter:
         resumed = await engine.resume(session_id(session), received_through, name, committed_frame)
         try:
             await socket.accept()
-            await _FrameStream(socket, engine, resumed, name, durability, (height, width), window).run()
+            stream = _FrameStream(socket, engine, resumed, name, durability, (height, width), window)
+            with stopping.running():
+                await stream.run(stopping.told)
         finally:
             await engine.leave(resumed.info.session, name)
 
@@ -120,12 +126,25 @@ class _FrameStream:
         self._pending: asyncio.Queue[_Pending | None] = asyncio.Queue()
         self._slots = asyncio.Semaphore(window)
 
-    async def run(self) -> None:
-        """Until the caller closes. Frames read by then are finished: the session is ready to be resumed."""
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Until the caller closes, or the server stops. Frames read by then are finished: the session is ready to be
+        resumed."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._answer())
-            await self._read()
+            answering = group.create_task(self._answer())
+            reading = group.create_task(self._read())
+            stopped = group.create_task(stopping.wait())
+            await asyncio.wait({reading, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            leaving = stopping.is_set()
+            reading.cancel()
+            stopped.cancel()
             self._pending.put_nowait(None)
+            if await answering and leaving:
+                await self._farewell()
+
+    async def _farewell(self) -> None:
+        info = await self._engine.release(self._session)
+        if await self._send(json.dumps(problem(resume_later(info)))):
+            await self._socket.close(_RESTART, Unavailable.reason)
 
     async def _read(self) -> None:
         while (message := await self._next_message())["type"] != "websocket.disconnect":
@@ -207,7 +226,8 @@ class _FrameStream:
             self._next_index = (await self._engine.describe(self._session)).next_frame
             self._numbering_lost = False
 
-    async def _answer(self) -> None:
+    async def _answer(self) -> bool:
+        """Whether the caller is there still, when all is answered."""
         info = self._resumed.info
         here = await self._send(json.dumps({"session": SessionOut.model_validate(info).model_dump()}))
         for answer in self._resumed.answers:
@@ -221,6 +241,7 @@ class _FrameStream:
                 here = False
             self._pending.task_done()
             self._slots.release()
+        return here
 
     async def _send(self, text: str, mask: bytes = b"") -> bool:
         """False: nobody is there any more. The frames that they sent are finished all the same."""
