@@ -1,0 +1,97 @@
+"""Whom a gateway sends a session to."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.cluster.directory import Directory
+from service.core.errors import ModelMismatch, Overloaded, Unavailable
+from service.core.registry import Owner, WorkerState
+from service.core.types import new_session_id
+from tests.fakes.registry import FakeRegistry, worker
+
+
+async def directory(registry: FakeRegistry, gone: list[str] | None = None) -> Directory:
+    def told(state: WorkerState) -> None:
+        if gone is not None:
+            gone.append(state.worker)
+
+    made = Directory(registry, told)
+    await made.refresh()
+    return made
+
+
+async def test_new_sessions_are_spread_evenly_between_two_words_of_the_workers() -> None:
+    view = await directory(
+        FakeRegistry(worker("a", 2, capacity=64), worker("b", capacity=64), worker("c", capacity=64))
+    )
+    placed = [view.place().worker for _ in range(28)]
+    assert [placed.count(name) + (2 if name == "a" else 0) for name in "abc"] == [10, 10, 10]
+
+
+async def test_a_known_session_goes_to_the_worker_that_has_it_as_long_as_it_can() -> None:
+    registry = FakeRegistry(worker("a", 7), worker("b"))
+    view = await directory(registry)
+    session = new_session_id()
+    assert (await view.home(session)).worker == "b", "nobody has it"
+    registry.owners[session] = Owner("a", 3, "m1")
+    assert (await view.home(session)).worker == "a"
+    view.broken(worker("a"), Unavailable("it does not answer"))
+    assert (await view.home(session)).worker == "b"
+    await view.refresh()
+    assert (await view.home(session)).worker == "b", "it has said nothing new"
+    registry.states["a"] = worker("a", 6)
+    await view.refresh()
+    assert (await view.home(session)).worker == "a"
+    registry.drain("a")
+    await view.refresh()
+    assert (await view.home(session)).worker == "b"
+
+
+async def test_a_session_stays_with_its_model() -> None:
+    registry = FakeRegistry(worker("a", 5, digest="m1"), worker("b", digest="m2"))
+    view = await directory(registry)
+    session = new_session_id()
+    registry.owners[session] = Owner("gone", 1, "m1")
+    assert (await view.home(session)).worker == "a"
+    registry.owners[session] = Owner("gone", 1, "m0")
+    with pytest.raises(ModelMismatch, match="m0"):
+        await view.home(session)
+
+
+async def test_a_full_worker_is_not_chosen_and_a_full_cluster_says_when_to_come_back() -> None:
+    view = await directory(FakeRegistry(worker("a", 0, busy=8), worker("b", 7, busy=6)))
+    view.refuse_if_full()
+    assert [view.place().worker for _ in range(2)] == ["b", "b"]
+    for refused in (view.place, view.refuse_if_full):
+        with pytest.raises(Overloaded) as full:
+            refused()
+        assert full.value.retry_after_s
+    await view.refresh()
+    view.full(worker("b"))
+    with pytest.raises(Overloaded):
+        view.place()
+
+
+async def test_without_workers_there_is_a_word_why() -> None:
+    view = await directory(FakeRegistry())
+    with pytest.raises(Unavailable, match="no worker"):
+        view.place()
+    view = await directory(FakeRegistry(worker("a")))
+    view.broken(worker("a"), Unavailable("its store is away"))
+    with pytest.raises(Unavailable, match="its store is away"):
+        view.refuse_if_none()
+
+
+async def test_who_is_gone_is_told_and_while_the_registry_is_away_nobody_is() -> None:
+    gone: list[str] = []
+    registry = FakeRegistry(worker("a"), worker("b"))
+    view = await directory(registry, gone)
+    registry.away = True
+    with pytest.raises(Unavailable):
+        await view.refresh()
+    assert [state.worker for state in view.alive] == ["a", "b"] and gone == []
+    registry.away = False
+    del registry.states["a"]
+    await view.refresh()
+    assert gone == ["a"] and view.place().worker == "b"

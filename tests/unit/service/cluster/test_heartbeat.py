@@ -1,0 +1,51 @@
+"""A worker's lease, by its own clock."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.cluster.heartbeat import Heartbeat
+from service.cluster.leased import LeasedEngine
+from service.core.errors import OwnershipLost, Unavailable
+from service.core.registry import LEASE_S
+from tests.fakes.clock import FakeClock
+from tests.fakes.engine_world import RAW, STRICT, World, first_labels, raw_frame, raw_mask
+from tests.fakes.registry import FakeRegistry, worker
+
+
+async def test_the_lease_counts_from_before_the_last_word_that_arrived() -> None:
+    clock, registry = FakeClock(), FakeRegistry()
+    heartbeat = Heartbeat(registry, lambda: worker("a"), clock)
+    assert not heartbeat.held, "nobody knows it yet"
+    await heartbeat.start()
+    assert registry.beats == 1 and heartbeat.held
+    clock.advance(LEASE_S - 0.1)
+    assert heartbeat.held
+    registry.away = True
+    with pytest.raises(Unavailable):
+        await heartbeat.beat()
+    clock.advance(0.1)
+    assert not heartbeat.held
+    registry.away = False
+    await heartbeat.beat()
+    assert heartbeat.held
+    await heartbeat.stop()
+    assert registry.states == {}
+
+
+async def test_past_its_lease_a_worker_answers_nothing() -> None:
+    world, held = World(), True
+    engine = LeasedEngine(world.engine, lambda: held)
+    session = (await engine.open(raw_frame(0), raw_mask(first_labels()), RAW)).info.session
+    await engine.segment(session, 1, raw_frame(1), durability=STRICT)
+    held = False
+    for call in (
+        engine.segment(session, 2, raw_frame(2), durability=STRICT),
+        engine.resume(session, 0, "s"),
+        engine.describe(session),
+        engine.open(raw_frame(0), raw_mask(first_labels()), RAW),
+    ):
+        with pytest.raises(OwnershipLost) as lost:
+            await call
+        assert lost.value.metadata["by"] == "worker"
+    await world.end()
