@@ -41,7 +41,7 @@ async def test_past_its_lease_a_worker_answers_nothing() -> None:
     held = False
     for call in (
         engine.segment(session, 2, raw_frame(2), durability=STRICT),
-        engine.resume(session, 0, "s"),
+        engine.resume(session, 2, "s"),
         engine.describe(session),
         engine.open(raw_frame(0), raw_mask(first_labels()), RAW),
     ):
