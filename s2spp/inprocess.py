@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Coroutine, Generator, Iterable
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -56,7 +56,7 @@ class InProcess:
 
     def track(
         self, frames: Iterable[NDArray[np.uint8] | bytes], first_mask: NDArray[np.uint8] | bytes
-    ) -> Iterator[TrackedFrame]:
+    ) -> Generator[TrackedFrame]:
         """One result per frame, the first one's being the mask that was given. Frames: RGB uint8 [H,W,3], or an image
         file's bytes."""
         source = iter(frames)

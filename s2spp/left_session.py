@@ -17,6 +17,11 @@ class LeftSession:
         self.written = False
         """By this run."""
 
+    @property
+    def there(self) -> bool:
+        """Some run left one."""
+        return self._path.exists()
+
     def write(self, session: str, frame_index: int) -> None:
         draft = self._path.with_suffix(".partial")
         draft.write_text(json.dumps({"session": session, "through": frame_index}))

@@ -29,6 +29,7 @@ Frame = NDArray[np.uint8]
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _LISTED_FILES = 10
+_WHOLE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +161,20 @@ def upright_rgb(picture: av.VideoFrame) -> Frame:
 
 
 def _read_video(path: Path) -> Iterator[tuple[str, Frame]]:
-    index = 0
+    index, last_s = 0, 0.0
     try:
         with av.open(str(path)) as container:
-            container.streams.video[0].thread_type = "AUTO"
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
             for picture in container.decode(video=0):
                 yield f"{index:05d}", upright_rgb(picture)
-                index += 1
+                index, last_s = index + 1, picture.time or 0.0
+            length_s = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+            # Fewer frames alone may be meant so (an edit list), but not an end that never comes.
+            if 0 < index < stream.frames and last_s < _WHOLE * length_s:
+                raise ValueError(
+                    f"{path} is cut off or damaged: it says that it has {stream.frames} frames, and {index} can be read"
+                )
     except av.error.FFmpegError as error:
         raise _not_a_video(path, f"frame {index}: {error.strerror}") from error
     if index == 0:

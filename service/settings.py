@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     provider: Literal["cpu", "cuda"] = Field("cpu", description="Where the model runs")
     threads: int = Field(0, ge=0, description="Threads of the model on a CPU; 0: one per core")
 
-    max_image_bytes: PositiveInt = Field(32 << 20, description="Largest frame or mask, in bytes as sent")
+    max_image_bytes: PositiveInt = Field(3 << 25, description="Largest frame or mask, in bytes as sent")
     max_pixels: PositiveInt = Field(1 << 25, description="Largest frame or mask, in pixels")
     max_video_bytes: PositiveInt = Field(1 << 30, description="Largest video, in bytes as sent; it waits in TMPDIR")
     max_video_frames: PositiveInt = Field(100_000, description="Frames of one video")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +33,7 @@ def segment(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run that was interrupted in OUT (with --server).")
     ] = False,
-    frames: Annotated[int | None, typer.Option(help="Stop after so many frames (a camera never ends).")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames (a camera never ends).")] = None,
 ) -> None:
     """Follow the objects of the first frame's mask through a video.
 
@@ -64,8 +64,17 @@ def segment(
 
     if resume and (server is None or overlay is not None):
         raise ValueError("--resume goes with --server, whose session it takes up, and without --overlay")
+    if mask.resolve().parent == out.resolve():
+        raise ValueError(
+            f"{out} holds the mask that was given, and would be written over; choose another folder for -o"
+        )
     left = LeftSession(out)
     begun = left.read() if resume else None
+    if begun is None and left.there:
+        raise ValueError(
+            f"{out} holds a run that was interrupted: add --resume to go on with it, or choose another folder "
+            f"(or delete {out}/session.json)"
+        )
     first_mask = mask.read_bytes()
     labels_of(first_mask)  # Says what is wrong with it before a model is loaded.
     opened = open_frames(source)
@@ -84,7 +93,8 @@ def segment(
         if server is None:
             from s2spp.inprocess import InProcess
 
-            results = stack.enter_context(InProcess(bundle, threads)).track(read(), first_mask)
+            model = stack.enter_context(InProcess(bundle, threads))
+            results = stack.enter_context(closing(model.track(read(), first_mask)))
         else:
             from service.client import Client
 

@@ -23,6 +23,8 @@ from service.settings import Settings, variable
 from service.transport.grpc.errors import status_code
 from service.transport.rest.problems import row_of
 from tests.e2e.material import Clip
+from tests.integration.server_process import ServerProcess
+from tests.integration.tiny_bundle import write_tiny_bundle
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TEXT = (_ROOT / "docs" / "API.md").read_text()
@@ -104,6 +106,34 @@ follow({json.dumps(session)}, frameAt, (told, mask) => console.log(told.frame_in
         said = _run([*_NODE, program], folder)
         assert said.split() == [word for index in range(1, 6) for word in (str(index), "true")]
         assert client.session(session).next_frame == 6
+
+
+@pytest.mark.skipif(not _node_has_websockets(), reason="no Node with WebSocket on this machine")
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_the_browsers_client_goes_on_when_the_server_comes_back(
+    tmp_path: Path, clip: Clip, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    (tmp_path / "0.jpg").write_bytes(clip.jpegs[1])
+    with ServerProcess(tmp_path / "data", str(write_tiny_bundle(tmp_path / "tiny")), threads=1) as server:
+        with Client(server.grpc) as client:
+            session = client.create_session(clip.jpegs[0], clip.mask_png).info.session
+        program = f"""
+{_example("js", server)}
+const frame = new Blob([require("fs").readFileSync("0.jpg")]);
+const frameAt = async (index) => {{
+  await new Promise((soon) => setTimeout(soon, 10));
+  return index < 100 ? frame : null;
+}};
+follow({json.dumps(session)}, frameAt, (told) => console.log(told.frame_index));
+"""
+        node = subprocess.Popen([*_NODE, program], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        assert node.stdout is not None
+        said = [node.stdout.readline().strip() for _ in range(20)]
+        getattr(server, end)()
+        server.start()
+        said += node.communicate(timeout=60)[0].split()
+        assert node.returncode == 0 and said == [str(index) for index in range(1, 100)]
 
 
 def test_grpcurl() -> None:

@@ -103,6 +103,8 @@ def test_an_interrupted_run_over_a_server_goes_on(tmp_path: Path, server: Embedd
         _, said = run.communicate(timeout=60)
         assert run.returncode != 0
     assert "--resume goes on" in said and "Traceback" not in said
+    forgotten = _run(*command, "-o", str(there))
+    assert forgotten.returncode != 0 and "add --resume" in forgotten.stderr
     done = _run(*command, "-o", str(there), "--resume")
     assert done.returncode == 0, done.stderr
     names = sorted(path.name for path in here.iterdir())
@@ -115,6 +117,8 @@ def test_what_cannot_be_done_is_said_in_one_line(frames: Path, tmp_path: Path) -
     cases = [
         ("segment", "nowhere.mp4", "--mask", str(tmp_path / "first.png"), "-o", str(tmp_path / "o")),
         ("segment", str(frames), "--mask", str(tmp_path / "none.png"), "-o", str(tmp_path / "o")),
+        ("segment", str(frames), "--mask", str(tmp_path / "first.png"), "-o", str(tmp_path)),
+        ("segment", str(frames), "--mask", str(tmp_path / "first.png"), "-o", str(tmp_path / "first.png")),
         ("segment", str(frames), "--mask", str(frames / "00000.jpg"), "-o", str(tmp_path / "o")),
         ("segment", str(frames), "--mask", str(tmp_path / "first.png"), "-o", str(tmp_path / "o"), "--resume"),
         ("evaluate", "--data", str(tmp_path), "--split", "val"),

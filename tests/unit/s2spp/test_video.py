@@ -93,6 +93,27 @@ def test_a_file_that_is_no_video_is_told(tmp_path: Path) -> None:
             list(open_frames(tmp_path / name))
 
 
+def test_a_video_that_was_cut_off_is_told_after_the_frames_that_are_there(tmp_path: Path) -> None:
+    """As a download that broke off: its index, in front, promises more."""
+    whole, cut = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
+    random = np.random.default_rng(0)
+    with av.open(str(whole), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for _ in range(40):
+            noise = random.integers(0, 256, (64, 96, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+        container.mux(stream.encode(None))
+    assert len(list(open_frames(whole))) == 40
+    data = whole.read_bytes()
+    cut.write_bytes(data[: len(data) // 2])
+    there = []
+    with pytest.raises(ValueError, match=r"cut off or damaged: .* 40 frames|cannot be read as a video"):
+        for name, _ in open_frames(cut):
+            there.append(name)
+    assert 5 < len(there) < 35
+
+
 def test_a_sound_file_is_told(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "song.wav"), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
