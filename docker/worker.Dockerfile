@@ -12,7 +12,9 @@ RUN python -m venv --without-pip /opt/s2spp && \
 FROM python:3.12-slim
 RUN useradd --uid 10001 --no-create-home s2spp
 COPY --from=build /opt/s2spp /opt/s2spp
+# onnxruntime would send usage data to its maker.
 ENV PATH=/opt/s2spp/bin:$PATH \
+    ORT_DISABLE_TELEMETRY=1 \
     S2SPP_HOST=0.0.0.0 \
     S2SPP_HTTP_PORT=8000 \
     S2SPP_GRPC_PORT=50051 \
