@@ -50,6 +50,10 @@ class RedisServer:
                 stdout=log,
                 stderr=log,
             )
+        self.wait()
+
+    def wait(self) -> None:
+        """Until it answers."""
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
             with suppress(redis.exceptions.ConnectionError, redis.exceptions.BusyLoadingError):

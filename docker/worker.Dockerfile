@@ -1,0 +1,27 @@
+# A worker on CPUs. From the repository's root: docker build -f docker/worker.Dockerfile -t s2spp-worker .
+FROM python:3.12-slim AS build
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY bundles bundles
+COPY model model
+COPY s2spp s2spp
+COPY service service
+RUN python -m venv --without-pip /opt/s2spp && \
+    pip --python /opt/s2spp/bin/python install --no-cache-dir '.[cpu,otel]'
+
+FROM python:3.12-slim
+RUN useradd --uid 10001 --no-create-home s2spp
+COPY --from=build /opt/s2spp /opt/s2spp
+# onnxruntime would send usage data to its maker.
+ENV PATH=/opt/s2spp/bin:$PATH \
+    ORT_DISABLE_TELEMETRY=1 \
+    S2SPP_HOST=0.0.0.0 \
+    S2SPP_HTTP_PORT=8000 \
+    S2SPP_GRPC_PORT=50051 \
+    S2SPP_DATA_DIR=/tmp/s2spp
+USER 10001
+# 8000: health and metrics. 50051: gRPC, for gateways.
+EXPOSE 8000 50051
+HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-c", "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['S2SPP_HTTP_PORT']), timeout=4); c.request('GET', '/readyz'); raise SystemExit(c.getresponse().status != 200)"]
+ENTRYPOINT ["s2spp"]
+CMD ["worker"]
