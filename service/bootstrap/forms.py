@@ -46,6 +46,7 @@ async def serve(settings: Settings, *, stop_with_stdin: bool = False) -> None:
         engine = await stack.enter_async_context(
             build_engine(settings, runtime=runtime, store=store, observer=telemetry)
         )
+        telemetry.sessions_capacity(settings.max_sessions)
         http, grpc = await stack.enter_async_context(listening(settings, engine, telemetry))
         stack.enter_context(announced(settings.data_dir, http, grpc))
         info = runtime.info
@@ -85,6 +86,7 @@ async def work(settings: Settings, *, stop_with_stdin: bool = False) -> None:
         engine = await stack.enter_async_context(
             build_engine(settings, runtime=runtime, store=store, observer=telemetry)
         )
+        telemetry.sessions_capacity(settings.max_sessions)
         leased = LeasedEngine(engine, lambda: heartbeat.held)
         http, grpc = await stack.enter_async_context(listening(settings, leased, telemetry, worker=True))
         address = settings.advertise or _reached_at(settings.host, grpc)

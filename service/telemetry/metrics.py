@@ -39,6 +39,7 @@ class Telemetry:
         timed = {**own, "buckets": _SECONDS}
         self._sessions = Counter("s2spp_sessions", "What became of sessions", ["event"], **own)
         self._in_memory = Gauge("s2spp_sessions_in_memory", "Sessions whose state is in memory", **own)
+        self._capacity = Gauge("s2spp_sessions_capacity", "Sessions that may be in memory at a time", **own)
         self._stages = Histogram("s2spp_frame_seconds", "Seconds per answered frame", ["stage"], **timed)
         self._failures = Counter("s2spp_frame_failures", "Frames answered with an error", ["reason"], **own)
         self._dropped = Counter("s2spp_frames_dropped", "Frames of live streams that were not stepped", **own)
@@ -96,6 +97,9 @@ class Telemetry:
 
     def sessions_in_memory(self, count: int) -> None:
         self._in_memory.set(count)
+
+    def sessions_capacity(self, count: int) -> None:
+        self._capacity.set(count)
 
     def frame_answered(self, times: FrameTimes) -> None:
         for stage, period in times.stages().items():

@@ -34,6 +34,7 @@ def busy() -> Telemetry:
     for event in ("opened", "opened", "restored", "resumed", "parked", "expired", "deleted"):
         getattr(telemetry, f"session_{event}")()
     telemetry.sessions_in_memory(5)
+    telemetry.sessions_capacity(64)
     telemetry.frame_answered(TIMES)
     telemetry.frame_failed("INVALID_IMAGE")
     telemetry.frame_dropped()
@@ -50,7 +51,7 @@ def test_what_happens_is_counted() -> None:
     found = samples(busy())
     events = ("opened", "restored", "resumed", "parked", "expired", "deleted")
     assert [found["s2spp_sessions_total", f"event={event}"] for event in events] == [2, 1, 1, 1, 1, 1]
-    assert found["s2spp_sessions_in_memory", ""] == 5
+    assert (found["s2spp_sessions_in_memory", ""], found["s2spp_sessions_capacity", ""]) == (5, 64)
     assert found["s2spp_frame_failures_total", "reason=INVALID_IMAGE"] == 1
     assert found["s2spp_frames_dropped_total", ""] == 1
     assert found["s2spp_commit_seconds_count", "result=failed"] == 1
