@@ -9,6 +9,7 @@ with Client("localhost:50051") as client:
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from s2spp.video import read_frames
     from service.client import AsyncClient, Client, Draw, Remove, TrackedFrame
     from service.core.types import Flow, MaskFormat
+
+# Before onnxruntime is imported anywhere: it sends Microsoft how it is used, unless it is told not to.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "AsyncClient": "service.client",
@@ -28,6 +32,10 @@ _HOMES = {
     "read_frames": "s2spp.video",
 }
 __all__ = ["AsyncClient", "Client", "Draw", "Flow", "MaskFormat", "Remove", "TrackedFrame", "read_frames"]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

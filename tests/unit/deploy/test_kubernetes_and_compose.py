@@ -23,8 +23,6 @@ _KUBERNETES_ONLY = {
     "worker": {"POD_IP", "S2SPP_ADVERTISE", "S2SPP_THREADS", "S2SPP_LOG_FORMAT", "S2SPP_PROVIDER"},
 }
 
-pytestmark = pytest.mark.skipif(not _COMPOSE.exists(), reason="there is no docker-compose.yml to compare with yet")
-
 
 class Image:
     """The last stage of a Dockerfile: what it says of `command`, `ports`, `user`, `environment`, and its probe."""
