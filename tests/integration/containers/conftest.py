@@ -12,12 +12,12 @@ from tests.integration.server_process import eventually
 from tests.integration.tiny_bundle import write_tiny_bundle
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Iterator[Stack]:
     """Redis, a worker and a gateway."""
     with Stack(tmp_path_factory.mktemp("stack"), tiny) as stack:

@@ -13,9 +13,10 @@ from s2spp.embedded import EmbeddedServer
 
 def test_leaving_while_it_starts_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[psutil.Process] = []
+    before = set(psutil.Process().children())  # of other tests
 
     def interrupted(seconds: float) -> None:
-        started.extend(psutil.Process().children())
+        started.extend(set(psutil.Process().children()) - before)
         monkeypatch.undo()  # one Ctrl-C: ending the server waits, too
         raise KeyboardInterrupt
 
