@@ -29,8 +29,8 @@ RETRY_FOR_S = 60.0
 FORGET_TIMEOUT_S = 2.0
 """How long leaving a stream may take to delete its session; one left behind expires by itself."""
 
-_FLOWS = {flow: pb.Flow.Value(f"FLOW_{flow.name}") for flow in Flow}
-_MASK_FORMATS = {form: pb.MaskFormat.Value(f"MASK_FORMAT_{form.name}") for form in MaskFormat}
+FLOWS = {flow: pb.Flow.Value(f"FLOW_{flow.name}") for flow in Flow}
+MASK_FORMATS = {form: pb.MaskFormat.Value(f"MASK_FORMAT_{form.name}") for form in MaskFormat}
 
 
 def create_request(
@@ -39,7 +39,7 @@ def create_request(
     return pb.CreateSessionRequest(
         frame=frame_message(frame, jpeg_quality),
         mask=mask_message(mask),
-        options=pb.SessionOptions(mask_format=_MASK_FORMATS[options.mask_format], flow=_FLOWS[options.flow]),
+        options=pb.SessionOptions(mask_format=MASK_FORMATS[options.mask_format], flow=FLOWS[options.flow]),
     )
 
 

@@ -41,7 +41,7 @@ def tracked_frame(mask: pb.Mask, session: str) -> TrackedFrame:
     return TrackedFrame(
         frame_index=mask.frame_index,
         labels=labels_from(mask) if planes is None else labels_of_planes(planes, ids),
-        objects=tuple(_object_report(report) for report in mask.objects),
+        objects=tuple(object_report(report) for report in mask.objects),
         committed_frame=mask.committed_frame,
         compute_ms=mask.compute_ms,
         probability=planes,
@@ -93,6 +93,6 @@ def model_info(model: pb.GetModelResponse) -> ModelInfo:
     )
 
 
-def _object_report(report: pb.ObjectReport) -> ObjectReport:
+def object_report(report: pb.ObjectReport) -> ObjectReport:
     x, y, width, height = report.box
     return ObjectReport(report.object_id, report.area, (x, y, width, height), report.confidence, report.visible)

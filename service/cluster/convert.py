@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from s2spp.v1 import segmentation_pb2 as pb
+from service.client.requests import FLOWS, MASK_FORMATS
+from service.client.wire import object_report
 from service.core.ports import Delivered
 from service.core.types import (
     Answer,
     DrawObjects,
     Durability,
     EncodedImage,
-    Flow,
     ImageFormat,
-    MaskFormat,
     ObjectChange,
-    ObjectReport,
     SessionOptions,
 )
 
@@ -21,9 +20,7 @@ _IMAGE_FORMATS = {
     ImageFormat.AUTO: pb.IMAGE_FORMAT_UNSPECIFIED,
     ImageFormat.RAW_RGB8: pb.IMAGE_FORMAT_RAW_RGB8,
 }
-_MASK_FORMATS = {pb.MaskFormat.Value(f"MASK_FORMAT_{form.name}"): form for form in MaskFormat}
-_MASK_FORMATS_OUT = {form: value for value, form in _MASK_FORMATS.items()}
-_FLOWS = {flow: pb.Flow.Value(f"FLOW_{flow.name}") for flow in Flow}
+_MASK_FORMATS = {value: form for form, value in MASK_FORMATS.items()}
 _DURABILITIES = {each: pb.Durability.Value(f"DURABILITY_{each.name}") for each in Durability}
 
 
@@ -32,7 +29,7 @@ def image(given: EncodedImage) -> pb.Image:
 
 
 def options(given: SessionOptions) -> pb.SessionOptions:
-    return pb.SessionOptions(mask_format=_MASK_FORMATS_OUT[given.mask_format], flow=_FLOWS[given.flow])
+    return pb.SessionOptions(mask_format=MASK_FORMATS[given.mask_format], flow=FLOWS[given.flow])
 
 
 def durability(given: Durability) -> pb.Durability.ValueType:
@@ -71,17 +68,10 @@ def answer(mask: pb.Mask) -> Answer:
         mask_format=_MASK_FORMATS[mask.format],
         height=mask.height,
         width=mask.width,
-        objects=tuple(
-            ObjectReport(each.object_id, each.area, _box(each), each.confidence, each.visible) for each in mask.objects
-        ),
+        objects=tuple(map(object_report, mask.objects)),
         compute_ms=mask.compute_ms,
     )
 
 
 def delivered(mask: pb.Mask) -> Delivered:
     return Delivered(answer(mask), mask.committed_frame, mask.epoch)
-
-
-def _box(report: pb.ObjectReport) -> tuple[int, int, int, int]:
-    x, y, width, height = report.box
-    return x, y, width, height

@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 
-from service.core.errors import ModelMismatch, Overloaded, Unavailable
+from service.core.errors import ModelMismatch, Overloaded, S2sppError, Unavailable
 from service.core.registry import Owner, WorkerRegistry, WorkerState
 from service.core.types import SessionId
 
@@ -55,13 +55,12 @@ class Directory:
                 _log.warning("worker %s at %s is alive no more", name, state.address)
                 self._gone(state)
 
-    def broken(self, worker: WorkerState, problem: Unavailable) -> None:
-        """It could not be reached, or cannot work: it is passed over until it tells something new."""
-        self._broken[worker.worker] = self._workers.get(worker.worker, worker), problem
-
-    def full(self, worker: WorkerState) -> None:
-        """It says that it takes no more: so it is until it tells anew."""
-        self._placed[worker.worker] += worker.capacity
+    def failed(self, worker: WorkerState, problem: S2sppError) -> None:
+        """It could not be reached, cannot work, or takes no more: it is passed over until it tells something new."""
+        if isinstance(problem, Unavailable):
+            self._broken[worker.worker] = self._workers.get(worker.worker, worker), problem
+        elif isinstance(problem, Overloaded):
+            self._placed[worker.worker] += worker.capacity
 
     async def owner(self, session: SessionId) -> Owner | None:
         """Raises Unavailable."""

@@ -220,12 +220,10 @@ class ClusterEngine:
                 worker = self._directory.place() if session is None else await self._directory.home(session)
                 return await told(worker, ask(self._links.stub(worker)))
             except (Unavailable, OwnershipLost, IdempotencyKeyInUse, Overloaded) as problem:
-                if worker is None and isinstance(problem, Overloaded):
+                if worker is not None:
+                    self._directory.failed(worker, problem)
+                elif isinstance(problem, Overloaded):
                     raise
-                if worker is not None and isinstance(problem, Unavailable):
-                    self._directory.broken(worker, problem)
-                if worker is not None and isinstance(problem, Overloaded):
-                    self._directory.full(worker)
                 if isinstance(problem, OwnershipLost) and problem.metadata.get("by") != "worker":
                     raise
                 if time.monotonic() > deadline:

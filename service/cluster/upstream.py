@@ -81,6 +81,7 @@ class Upstream:
         self._asked: deque[Asked] = deque()
         self._cursor = 0  # those of `_asked` before it were sent to the worker of now
         self._more = asyncio.Event()
+        self._answered = asyncio.Event()
         self._received_through: int | None = None
         self._begun: asyncio.Future[Resumed] = asyncio.get_running_loop().create_future()
         self._problem: S2sppError | None = None
@@ -181,10 +182,8 @@ class Upstream:
             while True:
                 self._take(await self._event(worker, call), in_flight.popleft())
         except S2sppError as problem:
-            if worker is not None and isinstance(problem, Unavailable):
-                self._directory.broken(worker, problem)
-            if worker is not None and isinstance(problem, Overloaded):
-                self._directory.full(worker)
+            if worker is not None:
+                self._directory.failed(worker, problem)
             if await self._may_go_on(problem, worker):
                 raise _Interrupted(problem) from problem
             raise
@@ -250,7 +249,8 @@ class Upstream:
             await self._write(worker, call, sent)
             while sent.is_change and not sent.done:
                 # A frame that overtook a change that fails for now would go on without it.
-                await asyncio.sleep(0.005)
+                self._answered.clear()
+                await self._answered.wait()
         while True:
             while self._cursor < len(self._asked):
                 asked = self._asked[self._cursor]
@@ -266,8 +266,9 @@ class Upstream:
         await told(worker, call.write(sent.request))
 
     def _take(self, event: pb.TrackResponse, sent: Asked | Sent) -> None:
-        self._lost_since, self._faults = None, 0
         if self._asked and self._asked[0] is sent:
+            # What is answered once more, after a crash, is no progress yet.
+            self._lost_since, self._faults = None, 0
             self._asked.popleft()
             self._cursor -= 1
             assert isinstance(sent, Asked)
@@ -276,6 +277,7 @@ class Upstream:
             # It was answered before, by another worker: this one has to come to the same.
             raise error_from_status(event.error.status)
         sent.done = True
+        self._answered.set()
         self._kept.committed(_committed(event))
 
     def _settle(self, asked: Asked, event: pb.TrackResponse) -> None:

@@ -36,7 +36,7 @@ async def test_a_known_session_goes_to_the_worker_that_has_it_as_long_as_it_can(
     assert (await view.home(session)).worker == "b", "nobody has it"
     registry.owners[session] = Owner("a", 3, "m1")
     assert (await view.home(session)).worker == "a"
-    view.broken(worker("a"), Unavailable("it does not answer"))
+    view.failed(worker("a"), Unavailable("it does not answer"))
     assert (await view.home(session)).worker == "b"
     await view.refresh()
     assert (await view.home(session)).worker == "b", "it has said nothing new"
@@ -68,7 +68,7 @@ async def test_a_full_worker_is_not_chosen_and_a_full_cluster_says_when_to_come_
             refused()
         assert full.value.retry_after_s
     await view.refresh()
-    view.full(worker("b"))
+    view.failed(worker("b"), Overloaded("full", 1.0))
     with pytest.raises(Overloaded):
         view.place()
 
@@ -78,7 +78,7 @@ async def test_without_workers_there_is_a_word_why() -> None:
     with pytest.raises(Unavailable, match="no worker"):
         view.place()
     view = await directory(FakeRegistry(worker("a")))
-    view.broken(worker("a"), Unavailable("its store is away"))
+    view.failed(worker("a"), Unavailable("its store is away"))
     with pytest.raises(Unavailable, match="its store is away"):
         view.refuse_if_none()
 
