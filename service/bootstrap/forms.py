@@ -61,7 +61,6 @@ async def work(settings: Settings, *, stop_with_stdin: bool = False) -> None:
     drains: takes nothing new, answers and stores what it has, and tells streams to go on elsewhere. Raises as
     `serve`."""
     from service.cluster.heartbeat import Heartbeat
-    from service.cluster.leased import LeasedEngine
     from service.store.redis_registry import RedisWorkerRegistry
     from service.store.redis_store import RedisSessionStore
     from service.telemetry import MeasuredRuntime, MeasuredStore
@@ -84,11 +83,10 @@ async def work(settings: Settings, *, stop_with_stdin: bool = False) -> None:
         heartbeat = Heartbeat(RedisWorkerRegistry(redis), state, time.monotonic)
         stack.push_async_callback(heartbeat.stop)
         engine = await stack.enter_async_context(
-            build_engine(settings, runtime=runtime, store=store, observer=telemetry)
+            build_engine(settings, runtime=runtime, store=store, observer=telemetry, held=lambda: heartbeat.held)
         )
         telemetry.sessions_capacity(settings.max_sessions)
-        leased = LeasedEngine(engine, lambda: heartbeat.held)
-        http, grpc = await stack.enter_async_context(listening(settings, leased, telemetry, worker=True))
+        http, grpc = await stack.enter_async_context(listening(settings, engine, telemetry, worker=True))
         address = settings.advertise or _reached_at(settings.host, grpc)
         await heartbeat.start()
         stack.enter_context(announced(settings.data_dir, http, grpc))

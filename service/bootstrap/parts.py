@@ -6,7 +6,7 @@ import asyncio
 import importlib.metadata
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -61,9 +61,11 @@ async def build_engine(
     store: SessionStore | None = None,
     clock: Clock = time.monotonic,
     observer: EngineObserver | None = None,
+    held: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[LocalEngine]:
     """An engine in this process until the context ends; every session is committed then. Without a `runtime`
-    it loads the bundle; without a `store` sessions live in memory only, which is what a command needs."""
+    it loads the bundle; without a `store` sessions live in memory only, which is what a command needs. `held`: a
+    worker's lease."""
     if runtime is None:
         runtime = await asyncio.to_thread(load_runtime, settings)
     if store is None:
@@ -81,7 +83,7 @@ async def build_engine(
         commit_bytes_per_s=settings.commit_bytes_per_s,
     )
     queue = BatchingQueue(runtime, settings.max_batch)
-    engine = LocalEngine(queue, store, runtime.info, limits, clock, observer)
+    engine = LocalEngine(queue, store, runtime.info, limits, clock, observer, held)
     try:
         yield engine
     finally:

@@ -52,7 +52,9 @@ class LocalEngine:
         limits: EngineLimits,
         clock: Clock,
         observer: EngineObserver | None = None,
+        held: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`held`: this worker's lease, if it is one of many; nothing is answered without it."""
         self._store = store
         self._info = info
         self._limits = limits
@@ -60,7 +62,7 @@ class LocalEngine:
         self._observer = observer or SilentObserver()
         self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="s2spp-images")
         self._tasks = Tasks()
-        self._owners = Owners()
+        self._owners = Owners(held)
         self._residence = Residence(store, info, limits, clock, self._observer, self._tasks, self._owners)
         self._stepper = Stepper(queue, self._threads, info, limits, self._observer)
         self._opener = Opener(queue, store, self._threads, info, limits, self._residence, self._tasks)
@@ -78,6 +80,7 @@ class LocalEngine:
         self._tasks.refuse_if_closed()
         opened = await self._opener.open(frame, mask, options, client, idempotency_key)
         self._owners.give(opened.info.session, stream)
+        self._owners.check_lease()
         return opened
 
     def refuse_if_full(self, client: str = "") -> None:
@@ -113,6 +116,7 @@ class LocalEngine:
             entry.urgent = again or (received_through is not None and frame_index <= received_through)
         outcome = await self._outcome(entry)
         await self._secure(resident, entry, durability)
+        self._owners.check_lease()
         if isinstance(outcome, Failure):
             raise error_from_reason(outcome.reason, outcome.message, dict(outcome.metadata))
         return Delivered(outcome, resident.session.committed_frame, resident.session.epoch)
@@ -138,6 +142,7 @@ class LocalEngine:
                 # It never came to be a stream, and must not keep the session from those that are.
                 self._owners.leave(session, stream or "")
                 raise
+        self._owners.check_lease()
         # A frame that is under way is sent once more, and gets the answer that is being made.
         return Resumed(replace(self._residence.describe(resident), next_frame=state.settled_frame + 1), answers)
 
@@ -174,12 +179,15 @@ class LocalEngine:
             raise problem
         if durability is Durability.STRICT:
             await resident.commits.through(accepted.revision)
+        self._owners.check_lease()
         return self._residence.describe(resident)
 
     async def describe(self, session: SessionId) -> SessionInfo:
         """Asking is no use of a session, unless it has to be brought back for it."""
         await self._residence.verified(session)
-        return self._residence.describe(await self._residence.find(session))
+        resident = await self._residence.find(session)
+        self._owners.check_lease()
+        return self._residence.describe(resident)
 
     async def delete(self, session: SessionId) -> None:
         self._tasks.refuse_if_closed()

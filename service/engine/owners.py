@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from service.core.errors import OwnershipLost
 from service.core.types import SessionId
 
@@ -10,7 +12,10 @@ class Owners:
     """Knows the streams that live, and no more: a session out of memory keeps its owner, one without a stream has
     none."""
 
-    def __init__(self) -> None:
+    def __init__(self, held: Callable[[], bool]) -> None:
+        """`held`: others take this worker for alive. One that stood still, or was cut off from the store, for longer
+        than its lease may have been replaced meanwhile."""
+        self._held = held
         self._stream: dict[SessionId, str] = {}
         self._lost: set[str] = set()
 
@@ -25,6 +30,11 @@ class Owners:
         if stream in self._lost:
             raise OwnershipLost("another worker has this session now", by="worker")
         raise OwnershipLost("a newer stream has resumed this session; this one has no say in it any more", by="stream")
+
+    def check_lease(self) -> None:
+        """Before an answer leaves. Raises OwnershipLost."""
+        if not self._held():
+            raise OwnershipLost("this worker was silent for too long; its sessions may be another one's", by="worker")
 
     def lose(self, session: SessionId) -> None:
         """Another worker has the session: its stream here must not bring it back by its next frame."""

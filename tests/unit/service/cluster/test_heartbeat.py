@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from service.batching import BatchingQueue
 from service.cluster.heartbeat import Heartbeat
-from service.cluster.leased import LeasedEngine
 from service.core.errors import OwnershipLost, Unavailable
 from service.core.registry import LEASE_S
+from service.engine import LocalEngine
 from tests.fakes.clock import FakeClock
 from tests.fakes.engine_world import RAW, STRICT, World, first_labels, raw_frame, raw_mask
 from tests.fakes.registry import FakeRegistry, worker
+from tests.fakes.runtime import INFO
 
 
 async def test_the_lease_counts_from_before_the_last_word_that_arrived() -> None:
@@ -35,7 +37,8 @@ async def test_the_lease_counts_from_before_the_last_word_that_arrived() -> None
 
 async def test_past_its_lease_a_worker_answers_nothing() -> None:
     world, held = World(), True
-    engine = LeasedEngine(world.engine, lambda: held)
+    queue = BatchingQueue(world.runtime, 16)
+    engine = LocalEngine(queue, world.wire, INFO, world.limits, world.clock, held=lambda: held)
     session = (await engine.open(raw_frame(0), raw_mask(first_labels()), RAW)).info.session
     await engine.segment(session, 1, raw_frame(1), durability=STRICT)
     held = False
@@ -48,4 +51,6 @@ async def test_past_its_lease_a_worker_answers_nothing() -> None:
         with pytest.raises(OwnershipLost) as lost:
             await call
         assert lost.value.metadata["by"] == "worker"
+    await engine.close()
+    await queue.close()
     await world.end()
