@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -40,10 +41,9 @@ def serve(
 
         s2spp serve --http-port 9000 --data-dir ./state
     """
-    from service import bootstrap
-    from service.settings import Settings
-
-    settings = Settings.load(
+    _run(
+        "serve",
+        stop_with_stdin,
         host=host,
         http_port=http_port,
         grpc_port=grpc_port,
@@ -52,7 +52,6 @@ def serve(
         bundle=bundle,
         threads=threads,
     )
-    bootstrap.run(bootstrap.serve(settings, stop_with_stdin=stop_with_stdin))
 
 
 def worker(
@@ -76,10 +75,9 @@ def worker(
 
         REDIS_URL=redis://redis:6379/0 s2spp worker --host 0.0.0.0
     """
-    from service import bootstrap
-    from service.settings import Settings
-
-    settings = Settings.load(
+    _run(
+        "work",
+        stop_with_stdin,
         host=host,
         http_port=http_port,
         grpc_port=grpc_port,
@@ -89,7 +87,6 @@ def worker(
         bundle=bundle,
         threads=threads,
     )
-    bootstrap.run(bootstrap.work(settings, stop_with_stdin=stop_with_stdin))
 
 
 def gateway(
@@ -109,10 +106,22 @@ def gateway(
 
         REDIS_URL=redis://redis:6379/0 s2spp gateway --host 0.0.0.0
     """
+    _run(
+        "gateway",
+        stop_with_stdin,
+        host=host,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        data_dir=data_dir,
+        redis_url=redis_url,
+    )
+
+
+def _run(form: Literal["serve", "work", "gateway"], stop_with_stdin: bool, **given: object) -> None:
+    # numpy's threads for linear algebra have nothing to do here, and spin for a third of a second when numpy is loaded.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from service import bootstrap
     from service.settings import Settings
 
-    settings = Settings.load(
-        host=host, http_port=http_port, grpc_port=grpc_port, data_dir=data_dir, redis_url=redis_url
-    )
-    bootstrap.run(bootstrap.gateway(settings, stop_with_stdin=stop_with_stdin))
+    forms = {"serve": bootstrap.serve, "work": bootstrap.work, "gateway": bootstrap.gateway}
+    bootstrap.run(forms[form](Settings.load(**given), stop_with_stdin=stop_with_stdin))

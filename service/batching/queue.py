@@ -24,6 +24,8 @@ from service.core.ports import Runtime, StepResult
 from service.core.types import ImageU8, State
 
 _Reply = TypeVar("_Reply")
+# Of the event loop, from a result to the next frame of its session in the queue.
+_TURNS_TO_FOLLOW = 4
 
 
 @dataclass(eq=False)
@@ -35,23 +37,29 @@ class _Item(Generic[_Reply]):
     tensors: State
     objects: int
     reply: asyncio.Future[_Reply]
-    urgent: bool = False
+    urgent: float | None = None
     queued_at: float = field(default_factory=time.perf_counter)
 
     def joins(self, other: _Item[_Reply]) -> bool:
         """What is urgent is not held up by others in its batch."""
         same = self.run == other.run and self.frame.shape == other.frame.shape
-        return same and (other.urgent or not self.urgent)
+        return same and (other.urgent is not None or self.urgent is None)
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        return self.urgent is None, self.urgent or 0.0
 
 
 class BatchingQueue:
     """The StepQueue port, for one event loop. Runtime calls run in one thread of the queue's own, at most
     `max_objects` objects in a batch: a frame with more takes several, one after the other. So a run's memory is
-    bounded, and others need not wait for all of them."""
+    bounded, and others need not wait for all of them. `max_frames` in a batch: as many as a run gains from, for all of
+    them wait for the last."""
 
-    def __init__(self, runtime: Runtime, max_objects: int) -> None:
+    def __init__(self, runtime: Runtime, max_objects: int, max_frames: int) -> None:
         self._runtime = runtime
         self._max_objects = max_objects
+        self._max_frames = max_frames
         self._changing = [state.name for state in runtime.info.states if not state.constant]
         self._pending: deque[_Item[Any]] = deque()
         self._worker: asyncio.Task[None] | None = None
@@ -65,9 +73,9 @@ class BatchingQueue:
         states = [await self._run(self._initialise_batch, frame, *part) for part in parts]
         return states[0] if len(states) == 1 else await asyncio.to_thread(_join, states)
 
-    async def step(self, frame: ImageU8, state: State, *, urgent: bool = False) -> StepResult:
+    async def step(self, frame: ImageU8, state: State, *, urgent: float | None = None) -> StepResult:
         """One step of the N objects of `state` on `frame` [h,w,3]; the result holds these N only. `urgent`: before
-        those that wait and are not."""
+        those that wait and are not, and those with a higher number."""
         parts = self._parts(state, len(next(iter(state.values()))))
         results = [await self._run(self._step_batch, frame, *part, urgent=urgent) for part in parts]
         return results[0] if len(results) == 1 else await asyncio.to_thread(self._whole, state, results)
@@ -110,7 +118,7 @@ class BatchingQueue:
         tensors: State,
         objects: int,
         *,
-        urgent: bool = False,
+        urgent: float | None = None,
     ) -> _Reply:
         """Its turn in the queue."""
         if self._closed:
@@ -124,11 +132,15 @@ class BatchingQueue:
     async def _work(self) -> None:
         while batch := self._next_batch():
             await self._answer(batch)
+            if any(item.urgent is not None for item in batch):
+                # What follows on an urgent frame is urgent as a rule, and comes before others only once it is here.
+                for _ in range(_TURNS_TO_FOLLOW):
+                    await asyncio.sleep(0)
 
     def _next_batch(self) -> list[_Item[Any]]:
         """The oldest item and, in order of arrival, those that can run with it; urgent ones count as older. Empty when
         nothing waits."""
-        self._pending = deque(sorted(self._pending, key=lambda item: not item.urgent))
+        self._pending = deque(sorted(self._pending, key=lambda item: item.rank))
         batch: list[_Item[Any]] = []
         others: deque[_Item[Any]] = deque()
         objects = 0
@@ -136,7 +148,8 @@ class BatchingQueue:
             item = self._pending.popleft()
             if item.reply.done():
                 continue
-            if batch and not (batch[0].joins(item) and objects + item.objects <= self._max_objects):
+            full = len(batch) == self._max_frames or objects + item.objects > self._max_objects
+            if batch and (full or not batch[0].joins(item)):
                 others.append(item)
                 continue
             batch.append(item)

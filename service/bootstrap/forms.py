@@ -47,11 +47,11 @@ async def serve(settings: Settings, *, stop_with_stdin: bool = False) -> None:
             build_engine(settings, runtime=runtime, store=store, observer=telemetry)
         )
         telemetry.sessions_capacity(settings.max_sessions)
-        http, grpc = await stack.enter_async_context(listening(settings, engine, telemetry))
-        stack.enter_context(announced(settings.data_dir, http, grpc))
+        at = await stack.enter_async_context(listening(settings, engine, telemetry))
+        stack.enter_context(announced(settings.data_dir, at))
         info = runtime.info
         _log.info("the model is %s (%s)", info.name, info.chosen)
-        _log.info("s2spp serves %s: REST %s (try %s/docs), gRPC %s", info.name, http, http, grpc)
+        _log.info("s2spp serves %s: REST %s (try %s/docs), gRPC %s", info.name, at.http, at.http, at.grpc)
         await process.told_to_stop.wait()
         _log.info("stopping: running requests end, sessions are committed")
 
@@ -60,6 +60,7 @@ async def work(settings: Settings, *, stop_with_stdin: bool = False) -> None:
     """A worker: gRPC for gateways over one engine, sessions in the Redis that it shares with them. After SIGTERM it
     drains: takes nothing new, answers and stores what it has, and tells streams to go on elsewhere. Raises as
     `serve`."""
+    from service.cluster.balance import keep_balance
     from service.cluster.heartbeat import Heartbeat
     from service.store.redis_registry import RedisWorkerRegistry
     from service.store.redis_store import RedisSessionStore
@@ -80,17 +81,20 @@ async def work(settings: Settings, *, stop_with_stdin: bool = False) -> None:
             digest = runtime.info.digest
             return WorkerState(name, address, load.sessions, load.busy, settings.max_sessions, digest, draining)
 
-        heartbeat = Heartbeat(RedisWorkerRegistry(redis), state, time.monotonic)
+        registry = RedisWorkerRegistry(redis)
+        heartbeat = Heartbeat(registry, state, time.monotonic)
         stack.push_async_callback(heartbeat.stop)
         engine = await stack.enter_async_context(
             build_engine(settings, runtime=runtime, store=store, observer=telemetry, held=lambda: heartbeat.held)
         )
         telemetry.sessions_capacity(settings.max_sessions)
-        http, grpc = await stack.enter_async_context(listening(settings, engine, telemetry, worker=True))
-        address = settings.advertise or _reached_at(settings.host, grpc)
+        at = await stack.enter_async_context(listening(settings, engine, telemetry, worker=True))
+        address = settings.advertise or _reached_at(settings.host, at.grpc)
         await heartbeat.start()
-        stack.enter_context(announced(settings.data_dir, http, grpc))
-        _log.info("worker %s serves %s: gRPC %s, metrics %s/metrics", name, runtime.info.name, address, http)
+        balance = asyncio.create_task(keep_balance(registry, state, at.hand_over))
+        stack.push_async_callback(_cancelled, balance)
+        stack.enter_context(announced(settings.data_dir, at))
+        _log.info("worker %s serves %s: gRPC %s, metrics %s/metrics", name, runtime.info.name, address, at.http)
         await process.told_to_stop.wait()
         _log.info("draining: running requests end, sessions are stored and go on elsewhere")
         draining = True
@@ -110,9 +114,9 @@ async def gateway(settings: Settings, *, stop_with_stdin: bool = False) -> None:
         engine = ClusterEngine(registry, process.telemetry)
         stack.push_async_callback(engine.close)
         await engine.start()
-        http, grpc = await stack.enter_async_context(listening(settings, engine, process.telemetry))
-        stack.enter_context(announced(settings.data_dir, http, grpc))
-        _log.info("gateway: REST %s (try %s/docs), gRPC %s", http, http, grpc)
+        at = await stack.enter_async_context(listening(settings, engine, process.telemetry))
+        stack.enter_context(announced(settings.data_dir, at))
+        _log.info("gateway: REST %s (try %s/docs), gRPC %s", at.http, at.http, at.grpc)
         await process.told_to_stop.wait()
         _log.info("stopping: streams go on at another gateway")
 
@@ -146,6 +150,11 @@ def _refuse_without_redis(settings: Settings, form: str) -> None:
 def _reached_at(host: str, local: str) -> str:
     """Where others reach what listens on `host`: this machine by its name, if it listens on every network."""
     return f"{socket.gethostname()}:{local.rpartition(':')[2]}" if host in ("0.0.0.0", "::") else local
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await _ended(task)
 
 
 async def _ended(task: asyncio.Task[Any]) -> None:

@@ -7,8 +7,9 @@ import importlib.metadata
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +31,21 @@ _STALL_S = 60.0
 _MESSAGE_OVERHEAD = 1 << 20
 
 
+@dataclass(frozen=True)
+class Listening:
+    """`http`, `grpc`: the addresses that a client on this machine uses. `hand_over`: see GrpcServer."""
+
+    http: str
+    grpc: str
+    hand_over: Callable[[], bool]
+
+
 @asynccontextmanager
 async def listening(
     settings: Settings, engine: Engine, telemetry: Telemetry, *, worker: bool = False
-) -> AsyncIterator[tuple[str, str]]:
-    """REST and gRPC over `engine`; yields the addresses that a client on this machine uses. `worker`: gRPC is for
-    gateways, which say who their caller is, and HTTP for those who watch."""
+) -> AsyncIterator[Listening]:
+    """REST and gRPC over `engine`. `worker`: gRPC is for gateways, which say who their caller is, and HTTP for those
+    who watch."""
     from service.telemetry import CallRecorder, RecordedApp, RecordingInterceptor
     from service.transport.grpc import start_grpc
     from service.transport.rest import (
@@ -89,7 +99,7 @@ async def listening(
         await rest.stop(0)
         raise
     try:
-        yield f"http://{local}:{rest.port}", f"{local}:{grpc.port}"
+        yield Listening(f"http://{local}:{rest.port}", f"{local}:{grpc.port}", grpc.hand_over)
     finally:
         await stopped(settings.drain_s, rest.stop(settings.drain_s), grpc.stop(settings.drain_s))
 
@@ -105,12 +115,12 @@ async def stopped(drain_s: float, *stops: Coroutine[Any, Any, None]) -> None:
 
 
 @contextmanager
-def announced(data_dir: Path, http: str, grpc: str) -> Iterator[None]:
+def announced(data_dir: Path, at: Listening) -> Iterator[None]:
     """`server.json`, for those who start a server on port 0 and have to find it. It appears whole."""
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = data_dir / ADDRESSES
     draft = path.with_suffix(".partial")
-    draft.write_text(json.dumps({"pid": os.getpid(), "http": http, "grpc": grpc}))
+    draft.write_text(json.dumps({"pid": os.getpid(), "http": at.http, "grpc": at.grpc}))
     draft.replace(path)
     try:
         yield

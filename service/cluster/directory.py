@@ -66,21 +66,21 @@ class Directory:
         """Raises Unavailable."""
         return await self._registry.owner(session)
 
-    async def home(self, session: SessionId) -> WorkerState:
-        """The worker that has the session, else the one that should take it. Raises Unavailable, ModelMismatch,
-        Overloaded."""
+    async def home(self, session: SessionId, left: str | None = None) -> WorkerState:
+        """The worker that has the session, unless it has handed it over (`left`); else the one that should take it.
+        Raises Unavailable, ModelMismatch, Overloaded."""
         owner = await self.owner(session)
-        if owner is not None:
+        if owner is not None and owner.worker != left:
             worker = self._workers.get(owner.worker)
             if worker is not None and not worker.draining and worker.worker not in self._broken:
                 return worker
         return self.place(owner.model_digest if owner is not None else None)
 
     def place(self, model_digest: str | None = None) -> WorkerState:
-        """The worker with the fewest sessions, among those with room and this model. It is counted as one more. Raises
-        Unavailable, ModelMismatch, Overloaded."""
+        """The worker with the fewest sessions in use, among those with room and this model. It is counted as one more.
+        Raises Unavailable, ModelMismatch, Overloaded."""
         room = self._fit(model_digest)
-        chosen = min(room, key=lambda state: (state.sessions + self._placed[state.worker], state.worker))
+        chosen = min(room, key=lambda state: (state.busy + self._placed[state.worker], state.sessions, state.worker))
         self._placed[chosen.worker] += 1
         return chosen
 

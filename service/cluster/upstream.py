@@ -88,6 +88,7 @@ class Upstream:
         self._lost_since: float | None = None
         self._joined_at: float | None = None
         """When the worker of now took the session."""
+        self._left: str | None = None  # the worker that has handed the session over
         self._faults = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -182,7 +183,9 @@ class Upstream:
             while True:
                 self._take(await self._event(worker, call), in_flight.popleft())
         except S2sppError as problem:
-            if worker is not None:
+            if worker is not None and "handed_over" in problem.metadata:
+                self._left = worker.worker
+            elif worker is not None:
                 self._directory.failed(worker, problem)
             if await self._may_go_on(problem, worker):
                 raise _Interrupted(problem) from problem
@@ -195,7 +198,9 @@ class Upstream:
                 call.cancel()
 
     async def _worker(self) -> WorkerState:
-        return self._directory.place() if self._session is None else await self._directory.home(self._session)
+        if self._session is None:
+            return self._directory.place()
+        return await self._directory.home(self._session, self._left)
 
     @staticmethod
     async def _event(worker: WorkerState, call: Call) -> pb.TrackResponse:
@@ -218,7 +223,7 @@ class Upstream:
 
     async def _joined(self, session: pb.Session, answers: list[pb.TrackResponse]) -> None:
         """The worker has the session. `answers`: those after what the caller has acknowledged."""
-        self._joined_at = time.monotonic()
+        self._joined_at, self._left = time.monotonic(), None
         self._session, self._epoch = SessionId(session.session_id), max(self._epoch, session.epoch)
         self._kept.committed(session.committed_frame)
         if not self._begun.done():
@@ -251,6 +256,10 @@ class Upstream:
                 # A frame that overtook a change that fails for now would go on without it.
                 self._answered.clear()
                 await self._answered.wait()
+        if self._lost_since is not None:
+            # It would have been next, and its caller has waited since.
+            for asked in [each for each in self._asked if not each.is_change][:1]:
+                asked.request.frame.again = True
         while True:
             while self._cursor < len(self._asked):
                 asked = self._asked[self._cursor]

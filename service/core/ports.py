@@ -62,8 +62,8 @@ class StepQueue(Protocol):
 
     async def initialise(self, frame: ImageU8, masks: NDArray[np.uint8]) -> State: ...
 
-    async def step(self, frame: ImageU8, state: State, *, urgent: bool = False) -> StepResult:
-        """`urgent`: before those that wait."""
+    async def step(self, frame: ImageU8, state: State, *, urgent: float | None = None) -> StepResult:
+        """`urgent`: before those that wait, and of several the one with the lowest number."""
         ...
 
 
@@ -172,7 +172,7 @@ class Engine(Protocol):
         order of the calls is the order of the frames. `received_through` None: frame_index - 1. `stream`: who sends, by
         the name that it opened or resumed with; OwnershipLost once another one has resumed the session. In a realtime
         session indices may be skipped, and FrameDropped is raised for a frame that a newer one has overtaken.
-        `told_committed`: as in `resume`. `again`: its mask was had before a crash, and need not wait for others."""
+        `told_committed`: as in `resume`. `again`: it was sent before a crash, and need not wait for others."""
         ...
 
     async def resume(

@@ -113,7 +113,9 @@ class LocalEngine:
                 # A bad frame's index, tried anew: that it was bad may be stored, and must not be what a crash leaves.
                 durability = Durability.STRICT
             entry = self._accept(resident, frame_index, frame, durability)
-            entry.urgent = again or (received_through is not None and frame_index <= received_through)
+            if again or (received_through is not None and frame_index <= received_through):
+                # A session whose frames came first has all of them stepped first: side by side, all would be late.
+                entry.urgent = self._clock()
         outcome = await self._outcome(entry)
         await self._secure(resident, entry, durability)
         self._owners.check_lease()

@@ -1,7 +1,8 @@
-"""One accepted frame on its way: decoded at once, stepped in its turn, answered in its turn.
+"""One accepted frame on its way: decoded shortly before its turn, stepped in its turn, answered in its turn.
 
 So frame n+1 is decoded while n is computed, and computed while n is encoded; the order of states and answers
-is that of the indices all the same.
+is that of the indices all the same. Nothing is decoded earlier: of a full window it would hold up what others wait for,
+and fill the memory.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ class Stepper:
 
     async def _answer(self, resident: Resident, entry: Entry, image: EncodedImage, before: Turn, turn: Turn) -> Outcome:
         session, accepted_at = resident.session, time.perf_counter()
+        if not session.realtime:  # there the newest that is decoded tells the others that they are overtaken
+            await before.begun
         read = await self._read(resident, entry, image)
         if not isinstance(read, S2sppError):
             session.newest_ready = max(session.newest_ready, entry.index)
@@ -86,13 +89,14 @@ class Stepper:
         if isinstance(read, S2sppError):
             stages = None
             outcome = Failure(entry.index, read.reason, read.message, read.metadata)
-            turn.stepped.set_result(followed)
+            turn.step(followed)
         else:
             frame, decode = read
             handed_at = time.perf_counter()
+            turn.begin()
             result = await self._queue.step(frame, followed.state, urgent=entry.urgent)
             followed = Followed(followed.object_ids, result.state)
-            turn.stepped.set_result(followed)
+            turn.step(followed)
             object_ids = followed.object_ids
             outcome, encode = await self._timed(
                 lambda: make_answer(
@@ -157,7 +161,7 @@ class Stepper:
                     problem = told(error, f"changing the objects of session {session.id}")
             if problem is not None:
                 change.withdraw()  # before those behind it are let go: they count
-            turn.stepped.set_result(followed)
+            turn.step(followed)
             if not await before.settled:
                 return FrameGap("the frame before failed", expected=session.next_frame)
             if problem is None:

@@ -14,26 +14,36 @@ Outcome = Answer | Failure
 
 @dataclass(eq=False)
 class Turn:
-    """What comes next in a session waits for this. `stepped`: objects and state after it, None when they will never
-    come. `settled`: whether its answer stands."""
+    """What comes next in a session waits for this. `begun`: its step is under way, or never will be. `stepped`: objects
+    and state after it, None when they will never come. `settled`: whether its answer stands."""
 
+    begun: asyncio.Future[None]
     stepped: asyncio.Future[Followed | None]
     settled: asyncio.Future[bool]
 
     @classmethod
     def waiting(cls) -> Turn:
         loop = asyncio.get_running_loop()
-        return cls(loop.create_future(), loop.create_future())
+        return cls(loop.create_future(), loop.create_future(), loop.create_future())
 
     @classmethod
     def over(cls, followed: Followed) -> Turn:
         turn = cls.waiting()
-        turn.stepped.set_result(followed)
+        turn.step(followed)
         turn.settled.set_result(True)
         return turn
 
+    def begin(self) -> None:
+        if not self.begun.done():
+            self.begun.set_result(None)
+
+    def step(self, followed: Followed) -> None:
+        self.begin()
+        self.stepped.set_result(followed)
+
     def abandon(self) -> None:
         """Nothing more comes of this frame: those behind it must not step."""
+        self.begin()
         if not self.stepped.done():
             self.stepped.set_result(None)
         if not self.settled.done():
@@ -44,8 +54,8 @@ class Turn:
 class Entry:
     """A frame in the outbox. `work` is the engine's own task, so a caller that departs cancels nothing; None
     when the outcome came out of the store. `changes_before`: those between the frame before and this one.
-    `instead_of`: the failure that is tried anew. `next_before`: the index that was expected before it. `urgent`: its
-    answer is had already, after a crash."""
+    `instead_of`: the failure that is tried anew. `next_before`: the index that was expected before it. `urgent`: it was
+    sent before a crash already, and came here at that reading of the engine's clock."""
 
     index: int
     outcome: Outcome | None = None
@@ -54,7 +64,7 @@ class Entry:
     changes_before: list[Change] = field(default_factory=list, repr=False)
     instead_of: Entry | None = field(default=None, repr=False)
     next_before: int = 0
-    urgent: bool = False
+    urgent: float | None = None
 
 
 def overtaken(frame_index: int) -> FrameDropped:

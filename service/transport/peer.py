@@ -18,10 +18,12 @@ def client_name(host: str) -> str:
     return str(mapped or address)
 
 
-def resume_later(info: SessionInfo) -> Unavailable:
-    """The last word of a stream whose server stops."""
+def resume_later(info: SessionInfo, *, handed_over: bool = False) -> Unavailable:
+    """The last word of a stream whose server stops; `handed_over`: of one that is to go on at another worker."""
+    why = "this worker has more streams than others" if handed_over else "the server stops"
     return Unavailable(
-        f"the server stops; resume session {info.session} in a moment, it goes on with frame {info.next_frame}",
+        f"{why}; resume session {info.session} in a moment, it goes on with frame {info.next_frame}",
         session=info.session,
         next_frame=info.next_frame,
+        **({"handed_over": "true"} if handed_over else {}),
     )

@@ -179,7 +179,7 @@ class World:
 
     def start(self, info: ModelInfo = INFO) -> None:
         self.runtime = FakeRuntime(info)
-        queue = BatchingQueue(self.runtime, max_objects=16)
+        queue = BatchingQueue(self.runtime, max_objects=16, max_frames=16)
         self._queues.append(queue)
         self.wire = Wire(self.store)
         self.engine = LocalEngine(queue, self.wire, info, self.limits, self.clock, self.watcher)

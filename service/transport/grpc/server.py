@@ -45,6 +45,11 @@ class GrpcServer:
     _health: health.HealthServicer
     _readiness: asyncio.Task[None]
 
+    def hand_over(self) -> bool:
+        """A gateway's stream is to go on at another worker: it answers what it has read, says where to resume, and
+        ends. False: there is none, or one is on its way."""
+        return self._servicer.hand_over()
+
     async def stop(self, grace_s: float) -> None:
         """Says NOT_SERVING, takes no new calls, tells streams to resume elsewhere or later, gives what runs `grace_s`
         seconds, then cancels."""

@@ -46,6 +46,14 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
         self._window = window
         self.stopping = asyncio.Event()
         """Set: streams answer what they have read, say where to resume, and end."""
+        self._streams: set[FrameLoop] = set()
+
+    def hand_over(self) -> bool:
+        """One stream is to go on at another worker: the one that can soonest. False: there is none, or one leaves
+        already."""
+        if any(frames.leaving for frames in self._streams):
+            return False
+        return any(frames.hand_over() for frames in sorted(self._streams, key=lambda frames: frames.under_way))
 
     # The stub knows generators only; written answers let one task own the stream, and end with it.
     async def Track(  # type: ignore[override]
@@ -72,7 +80,11 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
                     self.stopping,
                     begun.info.committed_frame,
                 )
-                await frames.run()
+                self._streams.add(frames)
+                try:
+                    await frames.run()
+                finally:
+                    self._streams.discard(frames)
             finally:
                 await self._engine.leave(session, stream)
 

@@ -52,6 +52,9 @@ class FrameLoop:
         told_committed: int,
     ) -> None:
         """`told_committed`: what the caller was told to be stored, when the stream began."""
+        self.leaving = False
+        """It is handed over."""
+        self._reader: asyncio.Task[None] | None = None
         self._stopping = stopping
         self._told_committed = told_committed
         self._engine = engine
@@ -70,9 +73,12 @@ class FrameLoop:
         Raises:
             InvalidOption: a message opened or resumed once more; those before it have been answered.
             OwnershipLost: the session is somebody else's now.
-            Unavailable: the server stops; what was read is answered, and the message says where to resume.
+            Unavailable: the server stops, or the stream is handed over; what was read is answered, and the message
+                says where to resume.
         """
-        reader = asyncio.create_task(self._read())
+        reader = self._reader = asyncio.create_task(self._read())
+        # Also of one that is cancelled before it has begun.
+        reader.add_done_callback(lambda _: self._pending.put_nowait(None))
         stop = asyncio.create_task(self._stop(reader))
         try:
             while (pending := await self._pending.get()) is not None:
@@ -80,32 +86,42 @@ class FrameLoop:
                 if not pending.is_change:
                     self._answered_through = max(self._answered_through, pending.frame_index)
                 self._slots.release()
-            if self._stopping.is_set():
-                raise resume_later(await self._engine.release(self._session))
+            if self._stopping.is_set() or self.leaving:
+                raise resume_later(await self._engine.release(self._session), handed_over=self.leaving)
             await reader
         finally:
             for task in (reader, stop, *self._tasks):
                 task.cancel()
             await asyncio.gather(reader, stop, *self._tasks, return_exceptions=True)
 
+    @property
+    def under_way(self) -> int:
+        """Frames and changes that are not answered yet."""
+        return self._pending.qsize()
+
+    def hand_over(self) -> bool:
+        """It answers what it has read, and ends: another worker goes on with it. False: it ends already."""
+        if self._reader is None or self._reader.done():
+            return False
+        self.leaving = True
+        self._reader.cancel()
+        return True
+
     async def _stop(self, reader: asyncio.Task[None]) -> None:
         await self._stopping.wait()
         reader.cancel()
 
     async def _read(self) -> None:
-        try:
-            while True:
-                await self._slots.acquire()
-                request = await anext(self._requests, None)
-                if request is None:
-                    return
-                # Tasks start in the order in which they were made, so the engine sees frames and changes in theirs.
-                pending = self._begun(request)
-                self._tasks.add(pending.answer)
-                pending.answer.add_done_callback(self._over)
-                self._pending.put_nowait(pending)
-        finally:
-            self._pending.put_nowait(None)
+        while True:
+            await self._slots.acquire()
+            request = await anext(self._requests, None)
+            if request is None:
+                return
+            # Tasks start in the order in which they were made, so the engine sees frames and changes in theirs.
+            pending = self._begun(request)
+            self._tasks.add(pending.answer)
+            pending.answer.add_done_callback(self._over)
+            self._pending.put_nowait(pending)
 
     def _over(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -25,7 +25,7 @@ def runtime() -> FakeRuntime:
 
 @pytest.fixture
 async def queue(runtime: FakeRuntime) -> AsyncIterator[BatchingQueue]:
-    queue = BatchingQueue(runtime, max_objects=8)
+    queue = BatchingQueue(runtime, max_objects=8, max_frames=8)
     yield queue
     runtime.gate.set()
     await queue.close()
@@ -41,7 +41,7 @@ def masks(seed: int, objects: int, height: int = 16, width: int = 32) -> NDArray
 
 async def alone(seed: int, objects: int, height: int = 16, width: int = 32) -> tuple[State, StepResult]:
     """State and first step of one item with the runtime to itself."""
-    queue = BatchingQueue(FakeRuntime(), max_objects=8)
+    queue = BatchingQueue(FakeRuntime(), max_objects=8, max_frames=8)
     state = await queue.initialise(frame(seed, height, width), masks(seed, objects, height, width))
     result = await queue.step(frame(seed + 1, height, width), state)
     await queue.close()
@@ -124,20 +124,56 @@ async def test_a_batch_keeps_to_the_most_objects(runtime: FakeRuntime, queue: Ba
     assert runtime.batches[1:] == [("initialise", 2, 8), ("initialise", 1, 4), ("initialise", 1, 8)]
 
 
+async def test_a_batch_keeps_to_the_most_frames_however_few_objects_they_have(runtime: FakeRuntime) -> None:
+    queue = BatchingQueue(runtime, max_objects=16, max_frames=3)
+    await hold(runtime, queue)
+    calls = asyncio.gather(*(queue.initialise(frame(n), masks(n, 1)) for n in range(7)))
+    await asyncio.sleep(0)
+    runtime.gate.set()
+    await calls
+    assert runtime.batches[1:] == [("initialise", 3, 3), ("initialise", 3, 3), ("initialise", 1, 1)]
+    await queue.close()
+
+
 async def test_what_is_urgent_goes_before_what_waits(runtime: FakeRuntime, queue: BatchingQueue) -> None:
     states = [(await alone(seed, 5))[0] for seed in range(4)]
     await hold(runtime, queue)
     order: list[int] = []
 
-    async def step(number: int, urgent: bool) -> None:
+    async def step(number: int, urgent: float | None) -> None:
         await queue.step(frame(number), states[number], urgent=urgent)
         order.append(number)
 
-    calls = asyncio.gather(*(step(number, urgent=number >= 2) for number in range(4)))
+    calls = asyncio.gather(*(step(number, urgent) for number, urgent in enumerate((None, None, 7.0, 3.0))))
     await asyncio.sleep(0)
     runtime.gate.set()
     await calls
-    assert order == [2, 3, 0, 1]
+    assert order == [3, 2, 0, 1]
+
+
+async def test_what_follows_on_an_urgent_frame_goes_before_what_waits(
+    runtime: FakeRuntime, queue: BatchingQueue
+) -> None:
+    states = [(await alone(seed, 5))[0] for seed in range(3)]
+    await hold(runtime, queue)
+    order: list[str] = []
+
+    async def urgent() -> None:
+        state = states[0]
+        for number in range(3):
+            state = (await asyncio.create_task(queue.step(frame(number), state, urgent=float(number)))).state
+            order.append(f"urgent {number}")
+
+    async def waiting(number: int) -> None:
+        await queue.step(frame(number), states[number])
+        order.append("other")
+
+    calls = asyncio.gather(waiting(1), waiting(2), urgent())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    runtime.gate.set()
+    await calls
+    assert order == ["urgent 0", "urgent 1", "urgent 2", "other", "other"]
 
 
 async def test_a_frame_with_more_objects_takes_several_batches_and_others_come_in_between(

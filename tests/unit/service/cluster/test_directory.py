@@ -23,7 +23,8 @@ async def directory(registry: FakeRegistry, gone: list[str] | None = None) -> Di
 
 async def test_new_sessions_are_spread_evenly_between_two_words_of_the_workers() -> None:
     view = await directory(
-        FakeRegistry(worker("a", 2, capacity=64), worker("b", capacity=64), worker("c", capacity=64))
+        # Those that b has in memory are idle.
+        FakeRegistry(worker("a", 2, busy=2, capacity=64), worker("b", 20, capacity=64), worker("c", capacity=64))
     )
     placed = [view.place().worker for _ in range(28)]
     assert [placed.count(name) + (2 if name == "a" else 0) for name in "abc"] == [10, 10, 10]
@@ -43,6 +44,7 @@ async def test_a_known_session_goes_to_the_worker_that_has_it_as_long_as_it_can(
     registry.states["a"] = worker("a", 6)
     await view.refresh()
     assert (await view.home(session)).worker == "a"
+    assert (await view.home(session, left="a")).worker == "b", "handed over"
     registry.drain("a")
     await view.refresh()
     assert (await view.home(session)).worker == "b"

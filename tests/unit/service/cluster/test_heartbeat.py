@@ -37,7 +37,7 @@ async def test_the_lease_counts_from_before_the_last_word_that_arrived() -> None
 
 async def test_past_its_lease_a_worker_answers_nothing() -> None:
     world, held = World(), True
-    queue = BatchingQueue(world.runtime, 16)
+    queue = BatchingQueue(world.runtime, 16, 16)
     engine = LocalEngine(queue, world.wire, INFO, world.limits, world.clock, held=lambda: held)
     session = (await engine.open(raw_frame(0), raw_mask(first_labels()), RAW)).info.session
     await engine.segment(session, 1, raw_frame(1), durability=STRICT)

@@ -197,8 +197,8 @@ async def test_relaxed_answers_do_not_wait_and_commits_follow(world: World) -> N
     world.wire.open.set()
     await until(lambda: len(world.wire.saves) == 2)
     await asyncio.sleep(0)
-    assert world.wire.saves[-1] == (9, False)
-    assert (await world.engine.describe(session)).committed_frame == 8
+    assert world.wire.saves[-1] == (world.limits.commit_every + 1, False)
+    assert (await world.engine.describe(session)).committed_frame == world.limits.commit_every
 
 
 async def test_relaxed_commits_every_few_frames(world: World) -> None:
@@ -206,11 +206,11 @@ async def test_relaxed_commits_every_few_frames(world: World) -> None:
     for index in range(1, 33):
         await world.post(session, index, durability=RELAXED)
         stored = len(world.wire.saves)
-        if index % 8 == 0:
+        if index % 6 == 0:
             await until(lambda expected=stored: len(world.wire.saves) >= max(expected, 1))
             await asyncio.sleep(0.005)
     commits = [next_frame for next_frame, constant in world.wire.saves if not constant]
-    assert commits == [9, 17, 25, 33]
+    assert commits == [7, 13, 19, 25, 31]
 
 
 async def test_a_relaxed_session_that_pauses_is_committed(world: World) -> None:

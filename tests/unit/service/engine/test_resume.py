@@ -66,24 +66,28 @@ async def test_a_frame_under_way_is_sent_once_more_and_gets_the_answer_that_is_b
     assert answers == (await undisturbed(4))[1:]
 
 
-async def test_frames_whose_masks_are_at_hand_are_urgent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_frames_whose_masks_are_at_hand_are_urgent_in_the_order_in_which_they_came(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a crash: until they are stepped anew, their caller waits."""
     session = await world.open()
     for index in (1, 2, 3):
         await world.post(session, index, None, RELAXED)
     world.crash()
-    asked: list[bool] = []
+    asked: list[float | None] = []
     step = BatchingQueue.step
 
-    async def noted(queue: BatchingQueue, *args: Any, urgent: bool) -> StepResult:
+    async def noted(queue: BatchingQueue, *args: Any, urgent: float | None) -> StepResult:
         asked.append(urgent)
         return await step(queue, *args, urgent=urgent)
 
     monkeypatch.setattr(BatchingQueue, "step", noted)
     assert (await world.engine.resume(session, 3)).info.next_frame == 1
     for index in (1, 2, 3, 4):
+        world.clock.now += 1
         await world.post(session, index, None, RELAXED, 3)
-    assert asked == [True, True, True, False]
+    *again, new = asked
+    assert again == sorted(again) and len(set(again)) == 3 and new is None
 
 
 async def test_masks_taken_ahead_of_the_store_are_no_loss(world: World) -> None:

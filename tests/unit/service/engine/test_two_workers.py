@@ -27,7 +27,7 @@ async def engines(tmp_path: Path) -> AsyncIterator[list[LocalEngine]]:
         redis = await stack.enter_async_context(EmbeddedRedis(tmp_path / "data"))
         made = []
         for name in ("w1", "w2"):
-            queue = BatchingQueue(FakeRuntime(), 16)
+            queue = BatchingQueue(FakeRuntime(), 16, 16)
             stack.push_async_callback(queue.close)
             client = await stack.enter_async_context(connect(redis.url))
             engine = LocalEngine(queue, RedisSessionStore(client, name), INFO, EngineLimits(), FakeClock())

@@ -114,6 +114,36 @@ async def test_stopping_answers_what_is_under_way_says_where_to_resume_and_takes
     await stopping
 
 
+async def test_a_stream_that_is_handed_over_answers_what_it_has_read_and_says_where_to_go_on(
+    engine: FakeEngine, server: GrpcServer, stub: Any
+) -> None:
+    assert not server.hand_over(), "there is none"
+    engine.hold(1)
+    engine.hold(2)
+    calls = [stub.Track(timeout=PATIENCE_S) for _ in range(2)]
+    for number, call in enumerate(calls):
+        await call.write(open_request())
+        await call.write(frame_request(1))
+        await until(lambda wanted=number + 1: engine.in_flight == wanted)  # type: ignore[misc]
+    await calls[0].write(frame_request(2))
+    await until(lambda: engine.in_flight == 3)
+    assert server.hand_over()
+    assert not server.hand_over(), "one after the other"
+    engine.unhold(1)
+    engine.unhold(2)
+    for call in reversed(calls):
+        events = []
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            async for event in call:
+                events.append(event)
+        error = error_from_status(rpc_status.from_call(ended.value))
+        session = events[0].session.session_id
+        next_frame = "2" if call is calls[1] else "3"
+        assert error.metadata == {"session": session, "next_frame": next_frame, "handed_over": "true"}
+        assert server.hand_over() == (call is calls[1]), "then the one that had more under way"
+    assert (await stub.GetModel(pb.GetModelRequest())).name, "the server goes on"
+
+
 async def test_stopping_cancels_what_outlasts_the_grace(engine: FakeEngine, server: GrpcServer, stub: Any) -> None:
     engine.hold(1)
     call = stub.Track(timeout=PATIENCE_S)

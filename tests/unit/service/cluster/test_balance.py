@@ -1,0 +1,85 @@
+"""Who hands a stream over, and that it comes to an end."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.cluster import balance
+from service.cluster.balance import has_too_many, keep_balance
+from service.core.registry import WorkerState
+from tests.fakes.registry import FakeRegistry, worker
+from tests.fakes.waiting import until
+
+LOADS = st.lists(st.integers(0, 60), min_size=1, max_size=6)
+
+
+def states(loads: list[int]) -> list[WorkerState]:
+    return [worker(str(number), busy=load, capacity=64) for number, load in enumerate(loads)]
+
+
+@given(LOADS)
+def test_one_by_one_all_come_to_within_a_fifth_of_the_mean_and_stay_there(loads: list[int]) -> None:
+    for _ in range(sum(loads) + 1):
+        now = states(loads)
+        crowded = [number for number, state in enumerate(now) if has_too_many(state, now)]
+        if not crowded:
+            break
+        loads[crowded[-1]] -= 1
+        loads[loads.index(min(loads))] += 1
+    else:
+        pytest.fail(f"it never ends: {loads}")
+    mean = sum(loads) / len(loads)
+    assert max(loads) - min(loads) < max(2, 0.2 * mean)
+
+
+@given(LOADS)
+def test_also_where_several_hand_over_at_once(loads: list[int]) -> None:
+    for _ in range(sum(loads) + 1):
+        now = states(loads)
+        crowded = [number for number, state in enumerate(now) if has_too_many(state, now)]
+        if not crowded:
+            return
+        for number in crowded:
+            loads[number] -= 1
+        for _ in crowded:
+            loads[loads.index(min(loads))] += 1
+    pytest.fail(f"it never ends: {loads}")
+
+
+def test_only_to_who_can_take_it() -> None:
+    crowded = worker("a", busy=6)
+    assert has_too_many(crowded, [crowded, worker("b", busy=2)])
+    assert not has_too_many(crowded, [crowded])
+    assert not has_too_many(crowded, [crowded, worker("b", busy=2, digest="another model")])
+    assert not has_too_many(crowded, [crowded, replace(worker("b", busy=2), draining=True)])
+    assert not has_too_many(crowded, [crowded, worker("b", busy=2, capacity=2)])
+    assert not has_too_many(replace(crowded, draining=True), [crowded, worker("b")])
+    assert not has_too_many(crowded, [crowded, worker("b", sessions=60, busy=5)]), "its others are idle"
+
+
+async def test_while_the_registry_is_away_all_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(balance, "_EVERY_S", 0.001)
+    me = worker("a", busy=4)
+    registry, handed = FakeRegistry(me, worker("b")), 0
+
+    def hand_over() -> bool:
+        nonlocal me, handed
+        handed += 1
+        me = replace(me, busy=me.busy - 1)
+        registry.states["b"] = replace(registry.states["b"], busy=registry.states["b"].busy + 1)
+        return True
+
+    registry.away = True
+    balancing = asyncio.create_task(keep_balance(registry, lambda: me, hand_over))
+    await asyncio.sleep(0.02)
+    assert handed == 0
+    registry.away = False
+    await until(lambda: handed == 2)
+    await asyncio.sleep(0.02)
+    assert handed == 2
+    balancing.cancel()
