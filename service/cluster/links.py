@@ -46,15 +46,23 @@ class Links:
 async def told(worker: WorkerState, reply: Awaitable[_Reply]) -> _Reply:
     """What a worker answers. Raises its error, or Unavailable when it cannot be reached, or was cut off meanwhile."""
     try:
-        return await reply
+        said = await reply
     except grpc.RpcError as error:
+        _end_if_cancelled()
         raise error_from_call(error, worker.address) from error
     except asyncio.CancelledError:
-        task: asyncio.Task[Any] | None = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
+        _end_if_cancelled()
         # grpc.aio cancels the calls of a channel that is closed.
         raise Unavailable(f"worker {worker.worker} at {worker.address} went away") from None
     except asyncio.InvalidStateError:
         # grpc.aio, of a call that ended while it was written to: its status is told by reading.
         raise Unavailable(f"worker {worker.worker} at {worker.address} ended the stream") from None
+    _end_if_cancelled()
+    return said
+
+
+def _end_if_cancelled() -> None:
+    """grpc.aio keeps it to itself when who waits is cancelled while a stream begins, and says that the stream ended."""
+    task: asyncio.Task[Any] | None = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ from service.batching import BatchingQueue
 from service.client import Client
 from service.cluster.engine import ClusterEngine
 from service.core.registry import WorkerState
+from service.core.types import Durability
 from service.engine import EngineLimits, LocalEngine
 from service.store.calls import connect
 from service.store.embedded import EmbeddedRedis
@@ -24,6 +26,7 @@ from service.store.redis_registry import RedisWorkerRegistry
 from service.store.redis_store import RedisSessionStore
 from service.telemetry import Telemetry
 from service.transport.grpc import GrpcServer, start_grpc
+from tests.fakes.engine_world import RAW, first_labels, raw_frame, raw_mask
 from tests.fakes.runtime import INFO, FakeRuntime
 
 CLIENTS, STREAMS, FRAMES = 4, 20, 5
@@ -34,6 +37,7 @@ PATIENCE_S = 60
 class Served:
     workers: list[GrpcServer] = field(default_factory=list)
     gateway: str = ""
+    cluster: ClusterEngine | None = None
 
 
 @pytest.fixture
@@ -67,6 +71,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
         await cluster.start()
         gateway = await start_grpc(cluster)
         stack.push_async_callback(gateway.stop, 0)
+        made.cluster = cluster
         made.gateway = f"127.0.0.1:{gateway.port}"
         yield made
 
@@ -95,3 +100,19 @@ async def test_between_any_two_frames(served: Served) -> None:
     assert len(found) == CLIENTS * STREAMS
     assert all(each == found[0] for each in found)
     assert [index for index, _ in found[0]] == list(range(FRAMES))
+
+
+async def test_a_stream_may_end_at_any_moment_of_a_move(served: Served) -> None:
+    """grpc.aio swallows a cancellation while a call begins: the stream went on alone, and its caller waited."""
+    assert served.cluster is not None
+    moment = random.Random(7)
+    for number in range(400):
+        stream = f"stream {number}"
+        opened = await served.cluster.open(raw_frame(0), raw_mask(first_labels()), RAW, stream=stream)
+        session = opened.info.session
+        await served.cluster.segment(session, 1, raw_frame(1), durability=Durability.RELAXED, stream=stream)
+        for worker in served.workers:
+            worker.hand_over()
+        await asyncio.sleep(moment.uniform(0, 0.006))
+        async with asyncio.timeout(PATIENCE_S):
+            await served.cluster.leave(session, stream)
