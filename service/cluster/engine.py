@@ -149,6 +149,9 @@ class ClusterEngine:
         if upstream is not None:
             await upstream.close()
 
+    def pause(self, session: SessionId) -> None:
+        """Nothing here is stepped."""
+
     async def release(self, session: SessionId) -> SessionInfo:
         """The worker has the session, and keeps it: another gateway finds it there."""
         return await self.describe(session)

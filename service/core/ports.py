@@ -194,6 +194,11 @@ class Engine(Protocol):
         Raises nothing."""
         ...
 
+    def pause(self, session: SessionId) -> None:
+        """Its stream is about to end here: frames whose step has not begun are given back. They raise Unavailable, and
+        are to be sent anew, wherever the session goes on. Over with `release`, `leave` or `resume`."""
+        ...
+
     async def release(self, session: SessionId) -> SessionInfo:
         """Store all that was answered, and let the session go: another worker takes it up without a step done twice.
         It comes back with its next use."""

@@ -136,6 +136,7 @@ class LocalEngine:
         state.refuse_if_rolled_back(told_committed)
         answers = () if received_through is None else state.unread(received_through)
         self._owners.give(session, stream)
+        self._pause(session, False)
         self._observer.session_resumed()
         if answers and state.frames_at_stake >= self._limits.max_uncommitted:
             try:
@@ -149,14 +150,24 @@ class LocalEngine:
         return Resumed(replace(self._residence.describe(resident), next_frame=state.settled_frame + 1), answers)
 
     async def leave(self, session: SessionId, stream: str) -> None:
+        self._pause(session, False)
         if not self._owners.leave(session, stream):
             return
         resident = self._residence.get(session)
         if resident is not None and not resident.session.committed:
             resident.commits.start()
 
+    def pause(self, session: SessionId) -> None:
+        self._pause(session, True)
+
     async def release(self, session: SessionId) -> SessionInfo:
+        self._pause(session, False)
         return await self._residence.release(await self._residence.find(session))
+
+    def _pause(self, session: SessionId, paused: bool) -> None:
+        resident = self._residence.get(session)
+        if resident is not None:
+            resident.session.paused = paused
 
     async def change(
         self,

@@ -43,6 +43,7 @@ class Session:
         self._changing, self._constant = tuple(snapshot.state_changing), tuple(snapshot.state_constant)
         self.size = size
         self.last_used = now
+        self.paused = False
         self.next_frame = snapshot.next_frame
         self.received_through = snapshot.received_through
         self.outbox = {kept.frame_index: Entry(kept.frame_index, kept) for kept in snapshot.outbox}

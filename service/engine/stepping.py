@@ -21,6 +21,7 @@ from service.core.errors import (
     InvalidMask,
     InvalidOption,
     S2sppError,
+    Unavailable,
 )
 from service.core.ports import EngineObserver, FrameTimes, Period, StepQueue
 from service.core.types import DrawObjects, EncodedImage, Failure, ImageU8, ModelInfo, ObjectChange, RemoveObject
@@ -36,6 +37,10 @@ _Result = TypeVar("_Result")
 
 class _PredecessorFailed(Exception):
     """A frame before this one is gone from the order, and with it the state that this one was to step."""
+
+
+class _Paused(Exception):
+    """The session is about to go on elsewhere."""
 
 
 class Stepper:
@@ -63,6 +68,11 @@ class Stepper:
                 f"send frame {session.next_frame} next",
                 expected=session.next_frame,
             )
+        except _Paused:
+            session.roll_back(entry, before)
+            return Unavailable(
+                f"session {session.id} is about to go on elsewhere; send frame {entry.index} again in a moment"
+            )
         except Exception as error:
             session.roll_back(entry, before)
             problem = told(error, f"answering frame {entry.index} of session {session.id}")
@@ -75,6 +85,8 @@ class Stepper:
         session, accepted_at = resident.session, time.perf_counter()
         if not session.realtime:  # there the newest that is decoded tells the others that they are overtaken
             await before.begun
+            if before.abandoned:
+                raise _PredecessorFailed
         read = await self._read(resident, entry, image)
         if not isinstance(read, S2sppError):
             session.newest_ready = max(session.newest_ready, entry.index)
@@ -83,6 +95,8 @@ class Stepper:
             raise _PredecessorFailed
         if resident.commits.gone is not None:
             raise resident.commits.gone
+        if session.paused:
+            raise _Paused
         outcome: Outcome
         if session.realtime and entry.index < session.newest_ready:
             read = overtaken(entry.index)

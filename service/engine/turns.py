@@ -41,6 +41,10 @@ class Turn:
         self.begin()
         self.stepped.set_result(followed)
 
+    @property
+    def abandoned(self) -> bool:
+        return self.stepped.done() and self.stepped.result() is None
+
     def abandon(self) -> None:
         """Nothing more comes of this frame: those behind it must not step."""
         self.begin()

@@ -196,6 +196,9 @@ class FakeEngine:
             state.labels = np.where(drawn > 0, drawn, state.labels)
         return await self.describe(session)
 
+    def pause(self, session: SessionId) -> None:
+        """What waits here is held by the test."""
+
     async def release(self, session: SessionId) -> SessionInfo:
         return await self.describe(session)
 

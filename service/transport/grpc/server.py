@@ -46,7 +46,7 @@ class GrpcServer:
     _readiness: asyncio.Task[None]
 
     def hand_over(self) -> bool:
-        """A gateway's stream is to go on at another worker: it answers what it has read, says where to resume, and
+        """A gateway's stream is to go on at another worker: it answers what it has begun, says where to resume, and
         ends. False: there is none, or one is on its way."""
         return self._servicer.hand_over()
 

@@ -45,7 +45,7 @@ class SegmentationServicer(segmentation_pb2_grpc.SegmentationServicer):
         self._engine = engine
         self._window = window
         self.stopping = asyncio.Event()
-        """Set: streams answer what they have read, say where to resume, and end."""
+        """Set: streams answer what they have begun, say where to resume, and end."""
         self._streams: set[FrameLoop] = set()
 
     def hand_over(self) -> bool:

@@ -18,6 +18,7 @@ from service.core.errors import (
     SessionExpired,
     SessionUnknown,
     SnapshotDamaged,
+    Unavailable,
     error_from_reason,
 )
 from service.core.ports import Delivered, Engine
@@ -73,7 +74,7 @@ class FrameLoop:
         Raises:
             InvalidOption: a message opened or resumed once more; those before it have been answered.
             OwnershipLost: the session is somebody else's now.
-            Unavailable: the server stops, or the stream is handed over; what was read is answered, and the message
+            Unavailable: the server stops, or the stream is handed over; what had begun is answered, and the message
                 says where to resume.
         """
         reader = self._reader = asyncio.create_task(self._read())
@@ -82,7 +83,10 @@ class FrameLoop:
         stop = asyncio.create_task(self._stop(reader))
         try:
             while (pending := await self._pending.get()) is not None:
-                await self._write(await self._response(pending))
+                response = await self._response(pending)
+                if response is None:
+                    break
+                await self._write(response)
                 if not pending.is_change:
                     self._answered_through = max(self._answered_through, pending.frame_index)
                 self._slots.release()
@@ -100,16 +104,20 @@ class FrameLoop:
         return self._pending.qsize()
 
     def hand_over(self) -> bool:
-        """It answers what it has read, and ends: another worker goes on with it. False: it ends already."""
+        """It answers what has begun, and ends: another worker goes on with it. False: it ends already."""
         if self._reader is None or self._reader.done():
             return False
         self.leaving = True
-        self._reader.cancel()
+        self._end(self._reader)
         return True
 
     async def _stop(self, reader: asyncio.Task[None]) -> None:
         await self._stopping.wait()
+        self._end(reader)
+
+    def _end(self, reader: asyncio.Task[None]) -> None:
         reader.cancel()
+        self._engine.pause(self._session)
 
     async def _read(self) -> None:
         while True:
@@ -168,8 +176,9 @@ class FrameLoop:
             self._session, frame_index, change, durability=durability, ordinal=ordinal, stream=self._stream
         )
 
-    async def _response(self, pending: _Pending) -> pb.TrackResponse:
-        """A frame that failed is an answer like any other; only losing the session ends the stream."""
+    async def _response(self, pending: _Pending) -> pb.TrackResponse | None:
+        """A frame that failed is an answer like any other; only losing the session ends the stream. None: it was given
+        back, as the stream ends."""
         try:
             said = await pending.answer
             self._told_committed = max(self._told_committed, said.committed_frame)
@@ -179,6 +188,8 @@ class FrameLoop:
         except _ENDS:
             raise
         except Exception as error:
+            if isinstance(error, Unavailable) and (self.leaving or self._stopping.is_set()):
+                return None
             failed = pb.FrameError(
                 frame_index=pending.frame_index,
                 status=status_of(error),

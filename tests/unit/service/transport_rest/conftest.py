@@ -135,6 +135,9 @@ class ScriptedEngine:
         self.info = replace(self.info, object_ids=(*self.info.object_ids, 9))
         return self.info
 
+    def pause(self, session: SessionId) -> None:
+        """What waits here is held by the test."""
+
     async def release(self, session: SessionId) -> SessionInfo:
         return await self.describe(session)
 
