@@ -71,11 +71,14 @@ class RedisServer:
 class Member(EmbeddedServer):
     """A worker or a gateway. `start` after `kill` or `stop` is another one, a gateway on the ports it had."""
 
-    def __init__(self, role: str, folder: Path, url: str, bundle: Path | str, environment: dict[str, str]) -> None:
+    def __init__(
+        self, role: str, folder: Path, url: str, bundle: Path | str, environment: dict[str, str], threads: int = 1
+    ) -> None:
+        """`threads`: of a worker's model."""
         super().__init__(folder, environment={**environment, "REDIS_URL": url})
         self.role = role
         ports = ["--http-port", "0", "--grpc-port", "0", "--data-dir", str(folder), "--stop-with-stdin"]
-        model = ["--bundle", str(bundle), "--threads", "1"] if role == "worker" else []
+        model = ["--bundle", str(bundle), "--threads", str(threads)] if role == "worker" else []
         self._command = [sys.executable, "-m", "s2spp.cli", role, *ports, *model]
 
     def start(self) -> None:
@@ -106,12 +109,13 @@ class Cluster:
         workers: int = 2,
         gateways: int = 1,
         environment: dict[str, str] | None = None,
+        threads: int = 1,
     ) -> None:
         self.redis = RedisServer(folder / "redis")
 
         def members(role: str, count: int) -> list[Member]:
             return [
-                Member(role, folder / f"{role}{number}", self.redis.url, bundle, environment or {})
+                Member(role, folder / f"{role}{number}", self.redis.url, bundle, environment or {}, threads)
                 for number in range(count)
             ]
 
