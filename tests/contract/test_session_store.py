@@ -6,7 +6,8 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from service.store.embedded import EmbeddedRedis
 from service.store.redis_store import RedisSessionStore
 from tests.fakes.store import InMemorySessionStore, assert_same, make_snapshot
 from tests.integration.redis_cluster import redis_cluster
+from tests.integration.redis_tls import PASSWORD, redis_over_tls
+
+StartedCluster = Callable[[], tuple[str, Callable[[], None]]]
+"""Its URL, and what kills it."""
 
 
 @dataclass
@@ -31,8 +36,30 @@ class World:
     cut_off: Callable[[], Awaitable[None]]
 
 
-@pytest.fixture(params=["fake", "redis", "redis cluster"])
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+@pytest.fixture(scope="module")
+def started_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartedCluster]:
+    """One Redis Cluster for all, which takes seconds to form; another one after it was killed."""
+    running: list[tuple[str, Callable[[], None]]] = []
+    with ExitStack() as stack:
+
+        def started() -> tuple[str, Callable[[], None]]:
+            if not running:
+                running.append(stack.enter_context(redis_cluster(tmp_path_factory.mktemp("cluster"))))
+            url, kill = running[0]
+
+            def killed() -> None:
+                kill()
+                running.clear()
+
+            return url, killed
+
+        yield started
+
+
+@pytest.fixture(params=["fake", "redis", "redis cluster", "redis over TLS"])
+async def world(
+    request: pytest.FixtureRequest, started_cluster: StartedCluster, tmp_path: Path
+) -> AsyncIterator[World]:
     if request.param == "fake":
         now = 0.0
         fake = InMemorySessionStore(lambda: now)
@@ -46,12 +73,14 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
         yield World(fake, pass_seconds, cut_off)
         return
-    if request.param == "redis cluster":
-        with redis_cluster(tmp_path) as (url, kill):
-            cluster = connect(url)
-            await ask(cluster, cluster.ping)  # as a server does before it serves
-            yield World(RedisSessionStore(cluster), asyncio.sleep, lambda: asyncio.to_thread(kill))
-            await cluster.aclose()
+    if request.param != "redis":
+        with ExitStack() as stack:
+            tls = request.param == "redis over TLS"
+            url, kill = stack.enter_context(redis_over_tls(tmp_path)) if tls else started_cluster()
+            redis = connect(url)
+            await ask(redis, redis.ping)  # as a server does before it serves
+            yield World(RedisSessionStore(redis), asyncio.sleep, lambda: asyncio.to_thread(kill))
+            await redis.aclose()
         return
     async with EmbeddedRedis(tmp_path / "data") as embedded, connect(embedded.url) as client:
         yield World(RedisSessionStore(client), asyncio.sleep, embedded.close)
@@ -273,3 +302,16 @@ async def test_a_save_on_its_way_when_the_session_came_back_does_not_land(tmp_pa
         with pytest.raises(OwnershipLost):
             await late.save(make_snapshot(snapshot.session, next_frame=9), 60, constant=False)
         assert_same(await first.load(snapshot.session), snapshot)
+
+
+async def test_a_redis_that_cannot_be_trusted_or_does_not_trust_us_is_told_without_its_password(tmp_path: Path) -> None:
+    with redis_over_tls(tmp_path) as (url, _):
+        for wrong, said in (
+            (url.partition("?")[0], "certificate"),
+            (url.replace(PASSWORD, "guessed"), "password"),
+            (url.replace(f":{PASSWORD}@", ""), "authenticated"),
+        ):
+            async with connect(wrong) as client:
+                with pytest.raises(Unavailable, match=said) as told:
+                    await RedisSessionStore(client).ping()
+            assert PASSWORD not in str(told.value) and "guessed" not in str(told.value)
