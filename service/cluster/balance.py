@@ -4,13 +4,18 @@ that live for hours would else stay where they are."""
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from service.core.errors import Unavailable
 from service.core.registry import WorkerRegistry, WorkerState
 
+_log = logging.getLogger(__name__)
 _EVERY_S = 0.5
 _TOLERATED = 0.2
+# Until the worker that takes a stream has told of it.
+_ARRIVED_AFTER = 3
 
 
 async def keep_balance(
@@ -18,22 +23,27 @@ async def keep_balance(
 ) -> None:
     """One stream after the other, for as long as there is another worker with fewer. `hand_over`: sends one away, to
     where the gateways find most room."""
+    given: deque[bool] = deque(maxlen=_ARRIVED_AFTER)
     while True:
         await asyncio.sleep(_EVERY_S)
         try:
             workers = await registry.workers()
         except Unavailable:
             continue  # its heart says so
-        if has_too_many(state(), workers):
-            hand_over()
+        me = state()
+        gives = has_too_many(me, workers, sum(given)) and hand_over()
+        given.append(gives)
+        if gives:
+            others = ", ".join(f"{each.worker}: {each.busy}" for each in workers if each.worker != me.worker)
+            _log.info("a stream is handed over: %d sessions are in use here, and elsewhere %s", me.busy, others)
 
 
-def has_too_many(me: WorkerState, workers: Sequence[WorkerState]) -> bool:
+def has_too_many(me: WorkerState, workers: Sequence[WorkerState], given: int = 0) -> bool:
     """Another worker of the same model has fewer sessions, by a fifth of the mean and by two at least: one that moves
-    then makes nobody the next to send it on."""
+    then makes nobody the next to send it on. `given`: those that others may have without having told it."""
     others = [each for each in workers if each.worker != me.worker and each.model_digest == me.model_digest]
     willing = [each.busy for each in others if not each.draining and not each.full]
     if me.draining or not willing:
         return False
     mean = (me.busy + sum(each.busy for each in others)) / (1 + len(others))
-    return me.busy - min(willing) >= max(2, _TOLERATED * mean)
+    return me.busy - min(willing) - given >= max(2, _TOLERATED * mean)

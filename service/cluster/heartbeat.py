@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from service.core.errors import Unavailable
 from service.core.ports import Clock
@@ -24,6 +25,7 @@ class Heartbeat:
         self._state = state
         self._clock = clock
         self._until = 0.0
+        self._beats = 0
         self._beating: asyncio.Task[None] | None = None
 
     @property
@@ -38,7 +40,8 @@ class Heartbeat:
     async def beat(self) -> None:
         """One now. Raises Unavailable."""
         sent = self._clock()
-        await self._registry.beat(self._state())
+        self._beats += 1
+        await self._registry.beat(replace(self._state(), beat=self._beats))
         self._until = sent + LEASE_S
 
     async def stop(self) -> None:

@@ -15,6 +15,8 @@ from service.core.errors import Unavailable
 from service.core.registry import WorkerState
 
 _Reply = TypeVar("_Reply")
+# What grpc.aio makes of a stream's status where it ends while it is written to (grpc issue 36066).
+_WRITTEN_TOO_LATE = "Internal error from Core"
 Stub: TypeAlias = "segmentation_pb2_grpc.SegmentationAsyncStub"  # known to type checkers only
 
 
@@ -49,6 +51,10 @@ async def told(worker: WorkerState, reply: Awaitable[_Reply]) -> _Reply:
         said = await reply
     except grpc.RpcError as error:
         _end_if_cancelled()
+        if isinstance(error, grpc.aio.AioRpcError) and error.details() == _WRITTEN_TOO_LATE:
+            # Most likely by handing it over: one that dies breaks the connection.
+            why = f"worker {worker.worker} at {worker.address} ended the stream"
+            raise Unavailable(why, handed_over="true") from error
         raise error_from_call(error, worker.address) from error
     except asyncio.CancelledError:
         _end_if_cancelled()

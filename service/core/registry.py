@@ -16,7 +16,7 @@ LEASE_S = 3.0
 class WorkerState:
     """What a worker tells of itself. `worker`: a name that no other process ever has. `address`: "host:port" of its
     gRPC. `sessions`: in its memory. `busy`: those that cannot make room. `capacity`: the most it takes. `model_digest`:
-    what it serves. `draining`: it ends, and takes nothing new."""
+    what it serves. `draining`: it ends, and takes nothing new. `beat`: so manieth sign of life."""
 
     worker: str
     address: str
@@ -25,6 +25,7 @@ class WorkerState:
     capacity: int
     model_digest: str
     draining: bool = False
+    beat: int = 0
 
     @property
     def full(self) -> bool:

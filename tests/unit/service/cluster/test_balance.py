@@ -60,6 +60,36 @@ def test_only_to_who_can_take_it() -> None:
     assert not has_too_many(crowded, [crowded, worker("b", busy=2, capacity=2)])
     assert not has_too_many(replace(crowded, draining=True), [crowded, worker("b")])
     assert not has_too_many(crowded, [crowded, worker("b", sessions=60, busy=5)]), "its others are idle"
+    assert has_too_many(crowded, [crowded, worker("b", busy=2)], given=2)
+    assert not has_too_many(crowded, [crowded, worker("b", busy=2)], given=3), "it has them by now"
+
+
+async def test_a_worker_that_tells_late_of_what_it_has_gets_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(balance, "_EVERY_S", 0.002)
+    loads = [10, 0]
+    registry = FakeRegistry(worker("b"))
+    handed = 0
+
+    def hand_over() -> bool:
+        nonlocal handed
+        handed += 1
+        loads[0] -= 1
+        loads[1] += 1
+        return True
+
+    async def tell_late() -> None:
+        while True:
+            told = loads[1]
+            await asyncio.sleep(0.003)
+            registry.states["b"] = worker("b", busy=told, capacity=64)
+
+    telling = asyncio.create_task(tell_late())
+    balancing = asyncio.create_task(keep_balance(registry, lambda: worker("a", busy=loads[0], capacity=64), hand_over))
+    await until(lambda: handed == 5)
+    await asyncio.sleep(0.03)
+    assert loads == [5, 5]
+    telling.cancel()
+    balancing.cancel()
 
 
 async def test_while_the_registry_is_away_all_stay(monkeypatch: pytest.MonkeyPatch) -> None:

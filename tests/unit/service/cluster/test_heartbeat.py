@@ -21,6 +21,9 @@ async def test_the_lease_counts_from_before_the_last_word_that_arrived() -> None
     assert not heartbeat.held, "nobody knows it yet"
     await heartbeat.start()
     assert registry.beats == 1 and heartbeat.held
+    first = registry.states["a"]
+    await heartbeat.beat()
+    assert registry.states["a"] != first, "a sign of life is something new, also where nothing else is"
     clock.advance(LEASE_S - 0.1)
     assert heartbeat.held
     registry.away = True
