@@ -7,6 +7,8 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from statistics import fmean
 
 from service.core.errors import Unavailable
 from service.core.registry import WorkerRegistry, WorkerState
@@ -14,8 +16,8 @@ from service.core.registry import WorkerRegistry, WorkerState
 _log = logging.getLogger(__name__)
 _EVERY_S = 0.5
 _TOLERATED = 0.2
-# Until the worker that takes a stream has told of it.
-_ARRIVED_AFTER = 3
+# What is compared are means of so many readings: a slow camera's session is in use in some of them only.
+_READINGS = 12
 
 
 async def keep_balance(
@@ -23,7 +25,8 @@ async def keep_balance(
 ) -> None:
     """One stream after the other, for as long as there is another worker with fewer. `hand_over`: sends one away, to
     where the gateways find most room."""
-    given: deque[bool] = deque(maxlen=_ARRIVED_AFTER)
+    given: deque[bool] = deque(maxlen=_READINGS)
+    readings: dict[str, deque[int]] = {}
     while True:
         await asyncio.sleep(_EVERY_S)
         try:
@@ -31,19 +34,25 @@ async def keep_balance(
         except Unavailable:
             continue  # its heart says so
         me = state()
-        gives = has_too_many(me, workers, sum(given)) and hand_over()
+        heard = [*(each for each in workers if each.worker != me.worker), me]
+        readings = {each.worker: readings.get(each.worker, deque(maxlen=_READINGS)) for each in heard}
+        for each in heard:
+            readings[each.worker].append(each.busy)
+        *others, me = (replace(each, busy=round(fmean(readings[each.worker]))) for each in heard)
+        gives = has_too_many(me, others, sum(given)) and hand_over()
         given.append(gives)
         if gives:
-            others = ", ".join(f"{each.worker}: {each.busy}" for each in workers if each.worker != me.worker)
-            _log.info("a stream is handed over: %d sessions are in use here, and elsewhere %s", me.busy, others)
+            elsewhere = ", ".join(f"{each.worker}: {each.busy}" for each in others)
+            _log.info("a stream is handed over: %d sessions are in use here, and elsewhere %s", me.busy, elsewhere)
 
 
 def has_too_many(me: WorkerState, workers: Sequence[WorkerState], given: int = 0) -> bool:
     """Another worker of the same model has fewer sessions, by a fifth of the mean and by two at least: one that moves
-    then makes nobody the next to send it on. `given`: those that others may have without having told it."""
+    then makes nobody the next to send it on. `given`: those that were handed over since, of which the numbers do not
+    know yet."""
     others = [each for each in workers if each.worker != me.worker and each.model_digest == me.model_digest]
     willing = [each.busy for each in others if not each.draining and not each.full]
     if me.draining or not willing:
         return False
     mean = (me.busy + sum(each.busy for each in others)) / (1 + len(others))
-    return me.busy - min(willing) - given >= max(2, _TOLERATED * mean)
+    return me.busy - min(willing) - 2 * given >= max(2, _TOLERATED * mean)

@@ -149,10 +149,11 @@ class ClusterEngine:
         if upstream is not None:
             await upstream.close()
 
-    def pause(self, session: SessionId) -> None:
+    def pause(self, session: SessionId, stream: str) -> bool:
         """Nothing here is stepped."""
+        return False
 
-    async def release(self, session: SessionId) -> SessionInfo:
+    async def release(self, session: SessionId, stream: str | None = None) -> SessionInfo:
         """The worker has the session, and keeps it: another gateway finds it there."""
         return await self.describe(session)
 

@@ -194,14 +194,15 @@ class Engine(Protocol):
         Raises nothing."""
         ...
 
-    def pause(self, session: SessionId) -> None:
-        """Its stream is about to end here: frames whose step has not begun are given back. They raise Unavailable, and
-        are to be sent anew, wherever the session goes on. Over with `release`, `leave` or `resume`."""
+    def pause(self, session: SessionId, stream: str) -> bool:
+        """`stream` is about to end here: its frames whose step has not begun are given back. They raise Unavailable,
+        and are to be sent anew, wherever the session goes on. Over with `release`, `leave` or `resume`. False: the
+        session is not in use here, or another stream's."""
         ...
 
-    async def release(self, session: SessionId) -> SessionInfo:
+    async def release(self, session: SessionId, stream: str | None = None) -> SessionInfo:
         """Store all that was answered, and let the session go: another worker takes it up without a step done twice.
-        It comes back with its next use."""
+        It comes back with its next use. Raises OwnershipLost: it is another stream's."""
         ...
 
     async def change(

@@ -113,6 +113,7 @@ class LocalEngine:
                 # A bad frame's index, tried anew: that it was bad may be stored, and must not be what a crash leaves.
                 durability = Durability.STRICT
             entry = self._accept(resident, frame_index, frame, durability)
+            entry.of_stream = stream is not None
             if again or (received_through is not None and frame_index <= received_through):
                 # A session whose frames came first has all of them stepped first: side by side, all would be late.
                 entry.urgent = self._clock()
@@ -136,7 +137,7 @@ class LocalEngine:
         state.refuse_if_rolled_back(told_committed)
         answers = () if received_through is None else state.unread(received_through)
         self._owners.give(session, stream)
-        self._pause(session, False)
+        self._resume_steps(session)
         self._observer.session_resumed()
         if answers and state.frames_at_stake >= self._limits.max_uncommitted:
             try:
@@ -150,24 +151,29 @@ class LocalEngine:
         return Resumed(replace(self._residence.describe(resident), next_frame=state.settled_frame + 1), answers)
 
     async def leave(self, session: SessionId, stream: str) -> None:
-        self._pause(session, False)
         if not self._owners.leave(session, stream):
             return
+        self._resume_steps(session)
         resident = self._residence.get(session)
         if resident is not None and not resident.session.committed:
             resident.commits.start()
 
-    def pause(self, session: SessionId) -> None:
-        self._pause(session, True)
+    def pause(self, session: SessionId, stream: str) -> bool:
+        resident = self._residence.get(session)
+        if resident is None or not self._owners.has(session, stream):
+            return False
+        resident.session.paused = True
+        return self._residence.in_use(resident)
 
-    async def release(self, session: SessionId) -> SessionInfo:
-        self._pause(session, False)
+    async def release(self, session: SessionId, stream: str | None = None) -> SessionInfo:
+        self._owners.check(session, stream)
+        self._resume_steps(session)
         return await self._residence.release(await self._residence.find(session))
 
-    def _pause(self, session: SessionId, paused: bool) -> None:
+    def _resume_steps(self, session: SessionId) -> None:
         resident = self._residence.get(session)
         if resident is not None:
-            resident.session.paused = paused
+            resident.session.paused = False
 
     async def change(
         self,

@@ -23,6 +23,9 @@ class Owners:
         if stream is not None:
             self._stream[session] = stream
 
+    def has(self, session: SessionId, stream: str) -> bool:
+        return self._stream.get(session) == stream
+
     def check(self, session: SessionId, stream: str | None) -> None:
         """Raises OwnershipLost. A caller that is no stream (None) may always send."""
         if stream is None or self._stream.get(session) == stream:

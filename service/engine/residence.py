@@ -61,6 +61,10 @@ class Residence:
     def describe(self, resident: Resident) -> SessionInfo:
         return resident.session.describe(self._info, self._table.expires_in_s(resident))
 
+    def in_use(self, resident: Resident) -> bool:
+        """It counts as busy in `load`."""
+        return not self._table.may_go(resident.session)
+
     def load(self) -> Load:
         return self._table.load()
 

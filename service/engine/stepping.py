@@ -95,7 +95,7 @@ class Stepper:
             raise _PredecessorFailed
         if resident.commits.gone is not None:
             raise resident.commits.gone
-        if session.paused:
+        if session.paused and entry.of_stream:
             raise _Paused
         outcome: Outcome
         if session.realtime and entry.index < session.newest_ready:

@@ -71,7 +71,7 @@ class SessionTable:
 
     def load(self) -> Load:
         coming = self._permits.total()
-        return Load(len(self) + coming, coming + sum(not self._may_go(each.session) for each in self))
+        return Load(len(self) + coming, coming + sum(not self.may_go(each.session) for each in self))
 
     @contextmanager
     def permit(self, client: str = "") -> Iterator[None]:
@@ -93,7 +93,7 @@ class SessionTable:
         while client and most and sum(each.client == client for each in self) + self._permits[client] >= most:
             self._evict_one(f"one client may have {most} sessions here, and has them", client)
 
-    def _may_go(self, session: Session) -> bool:
+    def may_go(self, session: Session) -> bool:
         idle_s = self._clock() - session.last_used
         return not session.busy and session.committed and idle_s >= self._limits.evict_idle_s
 
@@ -103,7 +103,7 @@ class SessionTable:
         residents = [each for each in self if not each.session.busy and client in (None, each.client)]
         idle = sorted((each.session for each in residents), key=lambda session: session.last_used)
         for session in idle:
-            if self._may_go(session):
+            if self.may_go(session):
                 return self.drop(session.id)
         wait_s = max(0.1, idle[0].last_used + pause - now) if idle else 1.0
         raise Overloaded(f"{full}; try again shortly, or delete one", retry_after_s=wait_s)

@@ -59,7 +59,8 @@ class Entry:
     """A frame in the outbox. `work` is the engine's own task, so a caller that departs cancels nothing; None
     when the outcome came out of the store. `changes_before`: those between the frame before and this one.
     `instead_of`: the failure that is tried anew. `next_before`: the index that was expected before it. `urgent`: it was
-    sent before a crash already, and came here at that reading of the engine's clock."""
+    sent before a crash already, and came here at that reading of the engine's clock. `of_stream`: a
+    stream sent it, and no single call."""
 
     index: int
     outcome: Outcome | None = None
@@ -69,6 +70,7 @@ class Entry:
     instead_of: Entry | None = field(default=None, repr=False)
     next_before: int = 0
     urgent: float | None = None
+    of_stream: bool = False
 
 
 def overtaken(frame_index: int) -> FrameDropped:

@@ -196,10 +196,11 @@ class FakeEngine:
             state.labels = np.where(drawn > 0, drawn, state.labels)
         return await self.describe(session)
 
-    def pause(self, session: SessionId) -> None:
+    def pause(self, session: SessionId, stream: str) -> bool:
         """What waits here is held by the test."""
+        return True
 
-    async def release(self, session: SessionId) -> SessionInfo:
+    async def release(self, session: SessionId, stream: str | None = None) -> SessionInfo:
         return await self.describe(session)
 
     async def describe(self, session: SessionId) -> SessionInfo:

@@ -91,7 +91,7 @@ class FrameLoop:
                     self._answered_through = max(self._answered_through, pending.frame_index)
                 self._slots.release()
             if self._stopping.is_set() or self.leaving:
-                raise resume_later(await self._engine.release(self._session), handed_over=self.leaving)
+                raise resume_later(await self._engine.release(self._session, self._stream), handed_over=self.leaving)
             await reader
         finally:
             for task in (reader, stop, *self._tasks):
@@ -100,24 +100,22 @@ class FrameLoop:
 
     @property
     def under_way(self) -> int:
-        """Frames and changes that are not answered yet."""
+        """Frames and changes that wait behind the one that is answered next."""
         return self._pending.qsize()
 
     def hand_over(self) -> bool:
-        """It answers what has begun, and ends: another worker goes on with it. False: it ends already."""
-        if self._reader is None or self._reader.done():
+        """It answers what has begun, and ends: another worker goes on with it. False: it ends already, or carries
+        nothing now."""
+        if self._reader is None or self._reader.done() or not self._engine.pause(self._session, self._stream):
             return False
         self.leaving = True
-        self._end(self._reader)
+        self._reader.cancel()
         return True
 
     async def _stop(self, reader: asyncio.Task[None]) -> None:
         await self._stopping.wait()
-        self._end(reader)
-
-    def _end(self, reader: asyncio.Task[None]) -> None:
         reader.cancel()
-        self._engine.pause(self._session)
+        self._engine.pause(self._session, self._stream)
 
     async def _read(self) -> None:
         while True:

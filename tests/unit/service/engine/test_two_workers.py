@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.batching import BatchingQueue
-from service.core.errors import OwnershipLost, Unavailable
+from service.core.errors import FrameGap, OwnershipLost, Unavailable
 from service.core.types import Durability, SessionId
 from service.engine import EngineLimits, LocalEngine
 from service.store.calls import connect
@@ -104,13 +104,14 @@ async def test_what_has_not_begun_is_given_back_and_the_session_goes_on_elsewher
         runtimes[0].gate.clear()
         frames = [asyncio.create_task(post(first, session, index, RELAXED, "a")) for index in range(1, 7)]
         await asyncio.sleep(0.05)
-        first.pause(session)
+        assert first.pause(session, "a")
         runtimes[0].gate.set()
         assert await frames[0] == expected[0]
         with pytest.raises(Unavailable, match="send frame 2"):
             await frames[1]
         assert (await first.release(session)).next_frame == 2
-        assert (await asyncio.gather(*frames[2:], return_exceptions=True)) != []
+        behind = await asyncio.gather(*frames[2:], return_exceptions=True)
+        assert [type(each) for each in behind] == [FrameGap] * 4
         assert first.load().sessions == 0
         assert (await second.resume(session, 1, "b")).info.next_frame == 2
         assert [await post(second, session, index, RELAXED, "b") for index in range(2, 7)] == expected[1:]
@@ -120,11 +121,35 @@ async def test_what_has_not_begun_is_given_back_and_the_session_goes_on_elsewher
 async def test_a_pause_ends_with_the_stream(engines: list[LocalEngine]) -> None:
     engine = engines[0]
     session = await opened(engine, "a")
-    engine.pause(session)
+    assert not engine.pause(session, "another")
+    assert engine.pause(session, "a")
     with pytest.raises(Unavailable):
         await post(engine, session, 1, stream="a")
     await engine.leave(session, "a")
     await post(engine, session, 1)
-    engine.pause(session)
+    await engine.resume(session, 1, "c")
+    assert engine.pause(session, "c")
     await engine.resume(session, 1, "b")
     await post(engine, session, 2, stream="b")
+
+
+async def test_a_stream_that_was_superseded_neither_pauses_nor_releases_the_session(engines: list[LocalEngine]) -> None:
+    engine = engines[0]
+    session = await opened(engine, "a")
+    await engine.resume(session, None, "b")
+    assert not engine.pause(session, "a")
+    with pytest.raises(OwnershipLost) as lost:
+        await engine.release(session, "a")
+    assert lost.value.metadata["by"] == "stream"
+    await post(engine, session, 1, stream="b")
+    assert engine.pause(session, "b")
+    await engine.leave(session, "a")
+    with pytest.raises(Unavailable):
+        await post(engine, session, 2, stream="b")
+
+
+async def test_a_single_frame_is_not_given_back(engines: list[LocalEngine]) -> None:
+    engine = engines[0]
+    session = await opened(engine, "a")
+    assert engine.pause(session, "a")
+    await post(engine, session, 1)

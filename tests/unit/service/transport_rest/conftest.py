@@ -135,10 +135,11 @@ class ScriptedEngine:
         self.info = replace(self.info, object_ids=(*self.info.object_ids, 9))
         return self.info
 
-    def pause(self, session: SessionId) -> None:
+    def pause(self, session: SessionId, stream: str) -> bool:
         """What waits here is held by the test."""
+        return True
 
-    async def release(self, session: SessionId) -> SessionInfo:
+    async def release(self, session: SessionId, stream: str | None = None) -> SessionInfo:
         return await self.describe(session)
 
     async def describe(self, session: SessionId) -> SessionInfo:
