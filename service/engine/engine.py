@@ -160,10 +160,10 @@ class LocalEngine:
 
     def pause(self, session: SessionId, stream: str) -> bool:
         resident = self._residence.get(session)
-        if resident is None or not self._owners.has(session, stream):
+        if resident is None or not self._owners.has(session, stream) or not self._residence.in_use(resident):
             return False
         resident.session.paused = True
-        return self._residence.in_use(resident)
+        return True
 
     async def release(self, session: SessionId, stream: str | None = None) -> SessionInfo:
         self._owners.check(session, stream)

@@ -192,3 +192,15 @@ async def test_a_resume_that_comes_to_nothing_takes_the_session_from_nobody() ->
     await world.engine.resume(session, 0, "newer")
     await world.engine.segment(session, 3, raw_frame(3), durability=RELAXED, received_through=2, stream="newer")
     await world.end()
+
+
+async def test_a_session_that_is_not_in_use_is_not_paused(world: World) -> None:
+    """Its stream stays, so its next frame must not be given back."""
+    session = await world.open()
+    await world.engine.resume(session, None, "a")
+    assert world.engine.pause(session, "a"), "it was opened just now"
+    await world.engine.resume(session, None, "a")
+    world.clock.advance(world.limits.evict_idle_s)
+    assert not world.engine.pause(session, "a")
+    frame = world.engine.segment(session, 1, raw_frame(1), durability=RELAXED, stream="a")
+    assert (await frame).answer.mask == (await undisturbed(1))[0].mask
