@@ -28,7 +28,7 @@ class FrameAttention(nn.Module):
         if self.locality is not None:
             similarity = similarity - self.locality * _squared_distance(height, width, query)
         # Left to fall to where softmax gives denormal numbers, they made the product below 15 times slower on Intel's
-        # processors, and a whole int8 step 4 times. No sum comes out differently.
+        # processors, and a whole int8 step 4 times. No sum changes, to float32's precision.
         similarity = torch.maximum(similarity, similarity.amax(dim=-1, keepdim=True) - _FAR_BELOW)
         read = torch.matmul(value.flatten(2), similarity.softmax(dim=-1).transpose(1, 2))
         return read.reshape(batch, -1, height, width)

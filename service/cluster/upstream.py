@@ -185,7 +185,8 @@ class Upstream:
         except S2sppError as problem:
             if worker is not None and "handed_over" in problem.metadata:
                 self._left = worker.worker
-                self._lost_since = None if self._joined_at is not None else self._lost_since
+                if self._joined_at is not None:
+                    self._lost_since = None  # moving is no loss, however often
             elif worker is not None:
                 self._directory.failed(worker, problem)
             if await self._may_go_on(problem, worker):

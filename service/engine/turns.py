@@ -59,8 +59,8 @@ class Entry:
     """A frame in the outbox. `work` is the engine's own task, so a caller that departs cancels nothing; None
     when the outcome came out of the store. `changes_before`: those between the frame before and this one.
     `instead_of`: the failure that is tried anew. `next_before`: the index that was expected before it. `urgent`: it was
-    sent before a crash already, and came here at that reading of the engine's clock. `of_stream`: a
-    stream sent it, and no single call."""
+    sent before a crash already, and came here at that reading of the engine's clock. `of_stream`: no single call sent
+    it."""
 
     index: int
     outcome: Outcome | None = None

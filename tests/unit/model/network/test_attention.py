@@ -3,15 +3,20 @@ import torch
 
 from model.network.attention import FrameAttention
 
+HEIGHT, WIDTH = 6, 30
+
+
+def query_and_key(loudness: float) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    query, key = (loudness * torch.randn(1, 8, HEIGHT, WIDTH, generator=generator) for _ in range(2))
+    return query, key
+
 
 def attended(local: bool, loudness: float) -> torch.Tensor:
     """[cells of the query, cells of the key]: how much each reads of each."""
-    height, width = 6, 30
-    generator = torch.Generator().manual_seed(0)
-    query, key = (loudness * torch.randn(1, 8, height, width, generator=generator) for _ in range(2))
-    one_hot = torch.eye(height * width).reshape(1, -1, height, width)
+    one_hot = torch.eye(HEIGHT * WIDTH).reshape(1, -1, HEIGHT, WIDTH)
     with torch.no_grad():
-        return FrameAttention(8, local)(query, key, one_hot)[0].flatten(1).T
+        return FrameAttention(8, local)(*query_and_key(loudness), one_hot)[0].flatten(1).T
 
 
 def test_no_cell_is_read_by_a_denormal_number() -> None:
@@ -25,11 +30,7 @@ def test_no_cell_is_read_by_a_denormal_number() -> None:
 
 def test_a_cell_reads_where_its_key_is_alike() -> None:
     read = attended(False, loudness=8.0)
-    query, key = (
-        8.0 * torch.randn(1, 8, 6, 30, generator=generator)
-        for generator in [torch.Generator().manual_seed(0)]
-        for _ in range(2)
-    )
+    query, key = query_and_key(loudness=8.0)
     similarity = query.flatten(2)[0].T @ key.flatten(2)[0] * 8**-0.5
     np.testing.assert_allclose(read, similarity.softmax(dim=-1), atol=1e-6)
 

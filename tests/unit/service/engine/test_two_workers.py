@@ -22,12 +22,17 @@ from tests.fakes.runtime import INFO, FakeRuntime
 
 
 @pytest.fixture
-async def engines(tmp_path: Path) -> AsyncIterator[list[LocalEngine]]:
+def runtimes() -> list[FakeRuntime]:
+    return [FakeRuntime(), FakeRuntime()]
+
+
+@pytest.fixture
+async def engines(tmp_path: Path, runtimes: list[FakeRuntime]) -> AsyncIterator[list[LocalEngine]]:
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(EmbeddedRedis(tmp_path / "data"))
         made = []
-        for name in ("w1", "w2"):
-            queue = BatchingQueue(FakeRuntime(), 16, 16)
+        for name, runtime in zip(("w1", "w2"), runtimes, strict=True):
+            queue = BatchingQueue(runtime, 16, 16)
             stack.push_async_callback(queue.close)
             client = await stack.enter_async_context(connect(redis.url))
             engine = LocalEngine(queue, RedisSessionStore(client, name), INFO, EngineLimits(), FakeClock())
@@ -87,35 +92,28 @@ async def test_a_stream_that_lost_its_session_ends_and_does_not_take_it_back(eng
     assert lost.value.metadata["by"] == "stream"
 
 
-async def test_what_has_not_begun_is_given_back_and_the_session_goes_on_elsewhere(tmp_path: Path) -> None:
+async def test_what_has_not_begun_is_given_back_and_the_session_goes_on_elsewhere(
+    engines: list[LocalEngine], runtimes: list[FakeRuntime]
+) -> None:
     """Of a full window one frame is finished, and none is computed twice."""
     expected = [answer.mask for answer in await undisturbed(6)]
-    async with AsyncExitStack() as stack:
-        redis = await stack.enter_async_context(EmbeddedRedis(tmp_path / "data"))
-        runtimes, made = [FakeRuntime(), FakeRuntime()], []
-        for name, runtime in zip(("w1", "w2"), runtimes, strict=True):
-            queue = BatchingQueue(runtime, 16, 16)
-            stack.push_async_callback(queue.close)
-            client = await stack.enter_async_context(connect(redis.url))
-            made.append(LocalEngine(queue, RedisSessionStore(client, name), INFO, EngineLimits(), FakeClock()))
-            stack.push_async_callback(made[-1].close)
-        first, second = made
-        session = await opened(first, "a")
-        runtimes[0].gate.clear()
-        frames = [asyncio.create_task(post(first, session, index, RELAXED, "a")) for index in range(1, 7)]
-        await asyncio.sleep(0.05)
-        assert first.pause(session, "a")
-        runtimes[0].gate.set()
-        assert await frames[0] == expected[0]
-        with pytest.raises(Unavailable, match="send frame 2"):
-            await frames[1]
-        assert (await first.release(session)).next_frame == 2
-        behind = await asyncio.gather(*frames[2:], return_exceptions=True)
-        assert [type(each) for each in behind] == [FrameGap] * 4
-        assert first.load().sessions == 0
-        assert (await second.resume(session, 1, "b")).info.next_frame == 2
-        assert [await post(second, session, index, RELAXED, "b") for index in range(2, 7)] == expected[1:]
-        assert [len(runtime.batches) for runtime in runtimes] == [2, 5], "one of them opened the session"
+    first, second = engines
+    session = await opened(first, "a")
+    runtimes[0].gate.clear()
+    frames = [asyncio.create_task(post(first, session, index, RELAXED, "a")) for index in range(1, 7)]
+    await asyncio.sleep(0.05)
+    assert first.pause(session, "a")
+    runtimes[0].gate.set()
+    assert await frames[0] == expected[0]
+    with pytest.raises(Unavailable, match="send frame 2"):
+        await frames[1]
+    assert (await first.release(session)).next_frame == 2
+    behind = await asyncio.gather(*frames[2:], return_exceptions=True)
+    assert [type(each) for each in behind] == [FrameGap] * 4
+    assert first.load().sessions == 0
+    assert (await second.resume(session, 1, "b")).info.next_frame == 2
+    assert [await post(second, session, index, RELAXED, "b") for index in range(2, 7)] == expected[1:]
+    assert [len(runtime.batches) for runtime in runtimes] == [2, 5], "one of them opened the session"
 
 
 async def test_a_pause_ends_with_the_stream(engines: list[LocalEngine]) -> None:
