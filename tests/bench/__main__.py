@@ -160,7 +160,8 @@ def idle(folder: Path, bundle: str, tale: Story) -> str:
             play(second.grpc, tale, _ACTIVE, empty, every_s=1.0)
         stored = first.redis.client().dbsize()
     return (
-        f"{_IDLE} idle sessions ({stored} keys in Redis, notes of openings included), {in_memory:.0f} sessions in the worker's memory; p95 of "
+        f"{_IDLE} idle sessions ({stored} keys in Redis, notes of openings included), "
+        f"{in_memory:.0f} sessions in the worker's memory; p95 of "
         f"{_ACTIVE} active ones {crowded.p95_ms:.1f} ms beside them, {empty.p95_ms:.1f} without: "
         f"{crowded.p95_ms / empty.p95_ms:.2f} x (wanted: 1.1)"
     )
