@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from service.telemetry import Telemetry
+    from service.transport.http import Stopping
 
 _log = logging.getLogger(__name__)
 ADDRESSES = "server.json"
@@ -48,42 +49,19 @@ async def listening(
     who watch."""
     from service.telemetry import CallRecorder, RecordedApp, RecordingInterceptor
     from service.transport.grpc import start_grpc
-    from service.transport.rest import (
-        Stopping,
-        VideoBounds,
-        create_app,
-        create_operations_app,
-        open_to_pages,
-        start_rest,
-    )
+    from service.transport.http import Stopping, create_operations_app, start_http
 
     largest = settings.max_image_bytes + _MESSAGE_OVERHEAD
-    version = importlib.metadata.version("s2spp")
     app: ASGIApp
     stopping = Stopping()
     if worker:
-        app = create_operations_app(engine, telemetry.render, version)
+        app = create_operations_app(engine, telemetry.render)
     else:
-        whole = create_app(
-            engine,
-            max_image_bytes=settings.max_image_bytes,
-            metrics=telemetry.render,
-            version=version,
-            stream_window=settings.window,
-            videos=VideoBounds(
-                max_bytes=settings.max_video_bytes,
-                max_frames=settings.max_video_frames,
-                max_pixels=settings.max_pixels,
-                at_a_time=settings.max_videos,
-                stall_s=min(settings.idle_timeout_s, _STALL_S),
-            ),
-            stopping=stopping,
-        )
-        app = open_to_pages(whole, settings.cors_origins) if settings.cors_origins else whole
+        app = _public_app(settings, engine, telemetry, stopping)
     listen = f"[{settings.host}]" if ":" in settings.host else settings.host
     local = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(listen, listen)
     recorder = CallRecorder(telemetry)
-    rest = await start_rest(
+    http = await start_http(
         RecordedApp(app, recorder), settings.host, settings.http_port, max_message_bytes=largest, stopping=stopping
     )
     try:
@@ -96,12 +74,33 @@ async def listening(
             callers_are_gateways=worker,
         )
     except BaseException:
-        await rest.stop(0)
+        await http.stop(0)
         raise
     try:
-        yield Listening(f"http://{local}:{rest.port}", f"{local}:{grpc.port}", grpc.hand_over)
+        yield Listening(f"http://{local}:{http.port}", f"{local}:{grpc.port}", grpc.hand_over)
     finally:
-        await stopped(settings.drain_s, rest.stop(settings.drain_s), grpc.stop(settings.drain_s))
+        await stopped(settings.drain_s, http.stop(settings.drain_s), grpc.stop(settings.drain_s))
+
+
+def _public_app(settings: Settings, engine: Engine, telemetry: Telemetry, stopping: Stopping) -> ASGIApp:
+    from service.transport.rest import VideoBounds, create_app, open_to_pages
+
+    app = create_app(
+        engine,
+        max_image_bytes=settings.max_image_bytes,
+        metrics=telemetry.render,
+        version=importlib.metadata.version("s2spp"),
+        stream_window=settings.window,
+        videos=VideoBounds(
+            max_bytes=settings.max_video_bytes,
+            max_frames=settings.max_video_frames,
+            max_pixels=settings.max_pixels,
+            at_a_time=settings.max_videos,
+            stall_s=min(settings.idle_timeout_s, _STALL_S),
+        ),
+        stopping=stopping,
+    )
+    return open_to_pages(app, settings.cors_origins) if settings.cors_origins else app
 
 
 async def stopped(drain_s: float, *stops: Coroutine[Any, Any, None]) -> None:

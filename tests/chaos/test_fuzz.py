@@ -16,7 +16,8 @@ from service.core.ports import Engine
 from service.core.types import EncodedImage
 from service.settings import Settings
 from service.transport.grpc import start_grpc
-from service.transport.rest import create_app, start_rest
+from service.transport.http import start_http
+from service.transport.rest import create_app
 from tests.chaos.fuzz import fuzz, fuzz_own_server
 from tests.fakes.runtime import FakeRuntime
 
@@ -38,7 +39,7 @@ async def served(spoil: str) -> AsyncIterator[tuple[str, str]]:
     runtime = FakeRuntime()
     async with build_engine(Settings.load(), runtime=runtime) as engine:
         _spoil(engine, spoil, runtime)
-        rest = await start_rest(create_app(engine, max_image_bytes=1 << 20, metrics=lambda: b"", version="0"))
+        rest = await start_http(create_app(engine, max_image_bytes=1 << 20, metrics=lambda: b"", version="0"))
         grpc = await start_grpc(engine)
         try:
             yield f"http://127.0.0.1:{rest.port}", f"127.0.0.1:{grpc.port}"

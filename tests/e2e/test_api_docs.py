@@ -21,7 +21,7 @@ from service.client import Client
 from service.core import errors
 from service.settings import Settings, variable
 from service.transport.grpc.errors import status_code
-from service.transport.rest.problems import row_of
+from service.transport.http.problems import row_of
 from tests.e2e.material import Clip
 from tests.integration.server_process import ServerProcess
 from tests.integration.tiny_bundle import write_tiny_bundle

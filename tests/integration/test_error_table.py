@@ -16,7 +16,7 @@ import redis
 
 from service.core import errors
 from service.transport.grpc.errors import STATUS_CODES
-from service.transport.rest.problems import ERRORS, row_of
+from service.transport.http.problems import ERRORS, row_of
 from tests.integration.server_process import ServerProcess, eventually, make_clip
 from tests.integration.tiny_bundle import write_tiny_bundle
 from tests.integration.ways import WAYS, GrpcWay, RestWay, Said, WebSocketWay

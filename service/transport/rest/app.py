@@ -14,8 +14,10 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from starlette.types import ASGIApp
 
 from service.core.ports import Engine
-from service.transport.rest import problems
+from service.transport.http.problems import Problem
+from service.transport.http.stopping import Stopping
 from service.transport.rest.bodies import OptionsIn
+from service.transport.rest.handlers import install
 from service.transport.rest.objects import object_routes
 from service.transport.rest.operations import operation_routes
 from service.transport.rest.schemas import (
@@ -27,12 +29,11 @@ from service.transport.rest.schemas import (
     VideoOut,
 )
 from service.transport.rest.sessions import model_routes, session_routes
-from service.transport.rest.stopping import Stopping
 from service.transport.rest.stream import stream_routes
 from service.transport.rest.videos import VideoBounds, video_routes
 
 _MORE_SCHEMAS: list[tuple[type[BaseModel], JsonSchemaMode]] = [
-    (problems.Problem, "serialization"),
+    (Problem, "serialization"),
     (OptionsIn, "validation"),
     (AnswerOut, "serialization"),
     (VideoOptionsIn, "validation"),
@@ -68,7 +69,7 @@ def create_app(
     """`metrics` renders the Prometheus text. `stream_window`: frames of a WebSocket under way at once. `stopping`: ends
     WebSockets with a word."""
     app = FastAPI(title="s2spp", version=version, description=_DESCRIPTION, generate_unique_id_function=_route_name)
-    problems.install(app)
+    install(app)
     app.include_router(session_routes(engine, max_image_bytes))
     app.include_router(object_routes(engine, max_image_bytes))
     app.include_router(stream_routes(engine, stream_window, stopping or Stopping()))
@@ -93,14 +94,6 @@ def open_to_pages(app: FastAPI, origins: Sequence[str]) -> ASGIApp:
         allow_headers=["*"],
         expose_headers=["Retry-After", *OPENED_RESPONSE["headers"], *MASK_RESPONSE["headers"]],
     )
-
-
-def create_operations_app(engine: Engine, metrics: Callable[[], bytes], version: str) -> FastAPI:
-    """For those who run a worker: health, readiness and metrics, and nothing of sessions."""
-    app = FastAPI(title="s2spp worker", version=version, generate_unique_id_function=_route_name)
-    problems.install(app)
-    app.include_router(operation_routes(engine, metrics))
-    return app
 
 
 def _route_name(route: APIRoute) -> str:

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Path, Query, Request
 from service.core import errors
 from service.core.ports import Engine
 from service.core.types import DrawObjects, Durability, ObjectChange, RemoveObject, SessionId
+from service.transport.http.problems import document_problems
 from service.transport.rest.bodies import read_marked_frame
-from service.transport.rest.problems import document_problems
 from service.transport.rest.schemas import BINARY, SessionOut, form_body
 from service.transport.rest.sessions import FINDING, MAX_INDEX, RawHeight, RawWidth, SessionPath
 

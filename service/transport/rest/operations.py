@@ -8,11 +8,9 @@ from fastapi import APIRouter, Response
 
 from service.core import errors
 from service.core.ports import Engine
-from service.transport.rest.problems import document_problems
+from service.transport.http.operations import METRICS_TYPE
+from service.transport.http.problems import document_problems
 from service.transport.rest.schemas import StatusOut
-
-# The text format that every Prometheus server reads.
-_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def operation_routes(engine: Engine, metrics: Callable[[], bytes]) -> APIRouter:
@@ -34,6 +32,6 @@ def operation_routes(engine: Engine, metrics: Callable[[], bytes]) -> APIRouter:
         responses={200: {"description": "Text exposition format", "content": {"text/plain": {}}}},
     )
     async def metrics_text() -> Response:
-        return Response(metrics(), headers={"Content-Type": _METRICS_TYPE})
+        return Response(metrics(), headers={"Content-Type": METRICS_TYPE})
 
     return routes

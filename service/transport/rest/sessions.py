@@ -10,9 +10,9 @@ from service.core import errors
 from service.core.call import about
 from service.core.ports import Engine
 from service.core.types import SESSION_ID_PATTERN, Durability, SessionId, parse_session_id
+from service.transport.http.problems import document_problems
 from service.transport.peer import client_name
 from service.transport.rest.bodies import RAW_RGB8, SNIFFED, frame_image, read_body, read_marked_frame
-from service.transport.rest.problems import document_problems
 from service.transport.rest.schemas import (
     BINARY,
     MASK_MEDIA_TYPE,

@@ -39,12 +39,12 @@ from service.core.types import (
     RemoveObject,
     SessionInfo,
 )
+from service.transport.http.problems import problem, unexpected
+from service.transport.http.stopping import Stopping
 from service.transport.peer import resume_later
 from service.transport.rest.commands import ChangeIn, DrawIn, read_command
-from service.transport.rest.problems import problem, unexpected
 from service.transport.rest.schemas import AnswerOut, SessionOut
 from service.transport.rest.sessions import RawHeight, RawWidth, ReceivedThrough, ToldCommitted, session_id
-from service.transport.rest.stopping import Stopping
 
 _log = logging.getLogger(__name__)
 _RESTART = 1012

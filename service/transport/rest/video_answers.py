@@ -16,7 +16,7 @@ from s2spp.video import VideoWriter
 from service.core.errors import InvalidOption, S2sppError
 from service.core.ports import Delivered
 from service.core.types import EncodedImage, MaskFormat
-from service.transport.rest.problems import PROBLEM_JSON, problem
+from service.transport.http.problems import PROBLEM_JSON, problem
 from service.transport.rest.schemas import MASK_MEDIA_TYPE, VideoFrameOut, VideoOut, mask_headers
 
 _FPS_WHERE_UNKNOWN = 25.0

@@ -22,15 +22,8 @@ from service.core.types import (
     SessionInfo,
     SessionOptions,
 )
-from service.imaging import (
-    GrowingFile,
-    ImageLimits,
-    VideoLimits,
-    VideoReader,
-    decode_mask,
-    encode_mask,
-    encode_probability,
-)
+from service.imaging import GrowingFile, ImageLimits, decode_mask, encode_mask, encode_probability
+from service.imaging.video import VideoLimits, VideoReader
 
 _log = logging.getLogger(__name__)
 # Frames are decoded and masks encoded beside the model's step for another one; more would only take memory.

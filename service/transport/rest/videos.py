@@ -23,11 +23,12 @@ from starlette.types import Receive, Scope, Send
 from service.core import errors
 from service.core.ports import Engine
 from service.core.types import EncodedImage, SessionOptions
-from service.imaging import GrowingFile, ImageLimits, VideoLimits
+from service.imaging import GrowingFile, ImageLimits
+from service.imaging.video import VideoLimits
+from service.transport.http.problems import document_problems, unexpected
 from service.transport.peer import client_name
 from service.transport.rest.bodies import FORM_OVERHEAD, limited, mask_image, read_options
 from service.transport.rest.form_stream import PartHead, form_events, read_head
-from service.transport.rest.problems import document_problems, unexpected
 from service.transport.rest.schemas import BINARY, VideoOptionsIn, VideoOut
 from service.transport.rest.video_answers import MEDIA_TYPE, AnswerWriter, VideoAnswer, answer_writer, wanted_answer
 from service.transport.rest.video_run import FrameStream, answers, first_answer, session_for

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from service.bootstrap import build_engine
 from service.settings import Settings
-from service.transport.rest import create_app, start_rest
+from service.transport.http import start_http
+from service.transport.rest import create_app
 from tests.fakes.runtime import FakeRuntime
 
 HERE = Path(__file__).parent
@@ -22,7 +23,7 @@ async def test_every_route_keeps_to_its_document(tmp_path: Path) -> None:
     settings = Settings.load(max_sessions=10_000)
     async with build_engine(settings, runtime=FakeRuntime()) as engine:
         app = create_app(engine, max_image_bytes=settings.max_image_bytes, metrics=lambda: b"", version="0")
-        server = await start_rest(app)
+        server = await start_http(app)
         try:
             await schemathesis(f"http://127.0.0.1:{server.port}/openapi.json", tmp_path)
         finally:

@@ -11,7 +11,8 @@ import httpx
 from service.bootstrap import listening
 from service.settings import Settings, variable
 from service.telemetry import Telemetry
-from service.transport.rest import create_app, create_operations_app
+from service.transport.http import create_operations_app
+from service.transport.rest import create_app
 from tests.fakes.engine_world import World
 from tests.unit.deploy.kustomize import Kustomization, Manifest
 
@@ -120,7 +121,7 @@ def test_the_servers_are_told_what_they_know(built: Kustomization) -> None:
 async def test_probes_and_metrics_are_answered(built: Kustomization) -> None:
     world, metrics = World(), Telemetry().render
     apps = {
-        "worker": create_operations_app(world.engine, metrics, "1"),
+        "worker": create_operations_app(world.engine, metrics),
         "gateway": create_app(world.engine, max_image_bytes=1, metrics=metrics, version="1"),
     }
     (monitor,) = built.all("PodMonitor")

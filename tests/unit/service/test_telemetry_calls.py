@@ -19,7 +19,8 @@ from s2spp.v1 import segmentation_pb2_grpc
 from service.core.types import new_session_id
 from service.telemetry import CallRecorder, RecordedApp, RecordingInterceptor, Telemetry, configure_logging
 from service.transport.grpc import start_grpc
-from service.transport.rest import create_app, start_rest
+from service.transport.http import start_http
+from service.transport.rest import create_app
 from tests.fakes.engine import FakeEngine
 from tests.fakes.messages import create_request, frame_request, open_request, raw_image
 from tests.fakes.waiting import PATIENCE_S, until
@@ -41,7 +42,7 @@ def engine() -> FakeEngine:
 @pytest.fixture
 async def http(engine: FakeEngine, telemetry: Telemetry) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(engine, max_image_bytes=1 << 20, metrics=telemetry.render, version="9")
-    server = await start_rest(RecordedApp(app, CallRecorder(telemetry)))
+    server = await start_http(RecordedApp(app, CallRecorder(telemetry)))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=PATIENCE_S) as client:
         yield client
     await server.stop(5)

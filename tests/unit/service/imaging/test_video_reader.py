@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from service.core.errors import InputTooLarge, InvalidInput, S2sppError, UnsupportedMedia
 from service.core.types import EncodedImage
-from service.imaging import GrowingFile, VideoLimits, VideoReader
+from service.imaging import GrowingFile
+from service.imaging.video import VideoLimits, VideoReader
 from tests.fakes.videos import frames_of, in_pieces, make_video
 
 KINDS = [

@@ -26,7 +26,8 @@ from service.core.types import (
     SessionOptions,
     StateSpec,
 )
-from service.transport.rest import create_app, start_rest
+from service.transport.http import start_http
+from service.transport.rest import create_app
 from tests.fakes.engine import Call
 
 SESSION = SessionId("A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6")
@@ -166,7 +167,7 @@ def engine() -> ScriptedEngine:
 @pytest.fixture
 async def port(engine: ScriptedEngine) -> AsyncIterator[int]:
     app = create_app(engine, max_image_bytes=LIMIT, metrics=lambda: b"frames_total 3\n", version="9.9", stream_window=4)
-    server = await start_rest(app, max_message_bytes=LIMIT)
+    server = await start_http(app, max_message_bytes=LIMIT)
     yield server.port
     await server.stop(grace_s=5)
 

@@ -55,7 +55,7 @@ async def test_each_error_has_its_status_and_reason(
 
 
 def test_the_table_knows_every_error_by_name() -> None:
-    from service.transport.rest.problems import ERRORS
+    from service.transport.http.problems import ERRORS
 
     def tree(root: type[errors.S2sppError]) -> set[type[errors.S2sppError]]:
         return {root}.union(*(tree(child) for child in root.__subclasses__()))

@@ -12,7 +12,8 @@ import pytest
 
 from service.core.errors import Overloaded
 from service.core.types import Durability, ImageFormat, MaskFormat
-from service.transport.rest import create_app, start_rest
+from service.transport.http import start_http
+from service.transport.rest import create_app
 
 from .conftest import LIMIT, SESSION, ScriptedEngine
 
@@ -259,7 +260,7 @@ async def test_a_body_that_arrives_in_pieces_is_whole(http: httpx.AsyncClient, e
 async def test_shutting_down_lets_a_frame_finish(engine: ScriptedEngine) -> None:
     engine.gates[1] = asyncio.Event()
     app = create_app(engine, max_image_bytes=LIMIT, metrics=bytes, version="1")
-    server = await start_rest(app)
+    server = await start_http(app)
     base = f"http://127.0.0.1:{server.port}"
     async with httpx.AsyncClient(base_url=base, timeout=10) as client:
         sending = asyncio.create_task(client.post(f"{FRAMES}/1", content=b"x", headers=JPEG))
@@ -274,7 +275,7 @@ async def test_shutting_down_lets_a_frame_finish(engine: ScriptedEngine) -> None
 
 async def test_shutting_down_does_not_wait_for_ever(engine: ScriptedEngine) -> None:
     engine.gates[1] = asyncio.Event()
-    server = await start_rest(create_app(engine, max_image_bytes=LIMIT, metrics=bytes, version="1"))
+    server = await start_http(create_app(engine, max_image_bytes=LIMIT, metrics=bytes, version="1"))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10) as client:
         sending = asyncio.create_task(client.post(f"{FRAMES}/1", content=b"x", headers=JPEG))
         while not engine.calls:
@@ -285,5 +286,5 @@ async def test_shutting_down_does_not_wait_for_ever(engine: ScriptedEngine) -> N
 
 async def test_a_taken_port_is_said_at_once(port: int, engine: ScriptedEngine) -> None:
     app = create_app(engine, max_image_bytes=LIMIT, metrics=bytes, version="1")
-    with pytest.raises(OSError, match=f":{port} for REST: .*in use"):
-        await start_rest(app, port=port)
+    with pytest.raises(OSError, match=f":{port} for HTTP: .*in use"):
+        await start_http(app, port=port)

@@ -20,7 +20,8 @@ from s2spp.video import open_frames
 from service.core.errors import InvalidImage, Overloaded, Unavailable
 from service.core.types import Durability, EncodedImage, ImageFormat, MaskFormat
 from service.imaging import ImageLimits, decode_mask
-from service.transport.rest import VideoBounds, create_app, start_rest
+from service.transport.http import start_http
+from service.transport.rest import VideoBounds, create_app
 from tests.fakes.engine import FakeEngine, encoded, indexed_png, moved
 from tests.fakes.videos import frames_of, in_pieces, make_video
 from tests.fakes.waiting import until
@@ -41,7 +42,7 @@ def engine() -> FakeEngine:
 @pytest.fixture
 async def port(engine: FakeEngine) -> AsyncIterator[int]:
     app = create_app(engine, max_image_bytes=50_000, metrics=lambda: b"", version="9.9", videos=BOUNDS)
-    server = await start_rest(app)
+    server = await start_http(app)
     yield server.port
     await server.stop(grace_s=5)
 
@@ -210,7 +211,7 @@ async def test_a_client_that_sends_everything_before_it_reads_gets_everything(en
     video = make_video(count, size, suffix="avi", codec="mjpeg")
     noise = indexed_png(np.random.default_rng(1).integers(0, 2, size).astype(np.uint8))
     app = create_app(engine, max_image_bytes=1_000_000, metrics=lambda: b"", version="9.9")
-    server = await start_rest(app)
+    server = await start_http(app)
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.settimeout(60)
@@ -383,7 +384,7 @@ async def test_a_part_behind_the_video_is_refused_when_it_comes(port: int) -> No
 
 async def test_a_stopping_server_says_so(engine: FakeEngine) -> None:
     app = create_app(engine, max_image_bytes=50_000, metrics=lambda: b"", version="9.9", videos=BOUNDS)
-    server = await start_rest(app)
+    server = await start_http(app)
     engine.hold(7)
     reader, writer, _ = await send_head(server.port, len(VIDEO))
     writer.write(VIDEO[:-100])
@@ -397,7 +398,7 @@ async def test_a_stopping_server_says_so(engine: FakeEngine) -> None:
 
 async def test_a_stopping_server_says_so_before_the_first_answer_too(engine: FakeEngine) -> None:
     app = create_app(engine, max_image_bytes=50_000, metrics=lambda: b"", version="9.9", videos=BOUNDS)
-    server = await start_rest(app)
+    server = await start_http(app)
     reader, writer, _ = await send_head(server.port, len(VIDEO))
     await asyncio.sleep(0.2)
     await server.stop(grace_s=1)
@@ -409,7 +410,7 @@ async def test_a_stopping_server_says_so_before_the_first_answer_too(engine: Fak
 async def test_a_sender_that_stalls_is_let_go(engine: FakeEngine) -> None:
     bounds = VideoBounds(stall_s=0.5)
     app = create_app(engine, max_image_bytes=50_000, metrics=lambda: b"", version="9.9", videos=bounds)
-    server = await start_rest(app)
+    server = await start_http(app)
     reader, writer, _ = await send_head(server.port, len(VIDEO))
     writer.write(VIDEO[:-3000])
     last = await read_some(reader, b"0\r\n\r\n")

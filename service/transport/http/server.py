@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import uvicorn
 from starlette.types import ASGIApp
 
-from service.transport.rest.stopping import Stopping
+from service.transport.http.stopping import Stopping
 
 _BACKLOG = 512
 
@@ -31,7 +31,7 @@ class _Uvicorn(uvicorn.Server):
 
 
 @dataclass(frozen=True)
-class RestServer:
+class HttpServer:
     """A server that answers. `port`: the one it listens on, also where 0 was asked for."""
 
     port: int
@@ -48,14 +48,14 @@ class RestServer:
         await self._serving
 
 
-async def start_rest(
+async def start_http(
     app: ASGIApp,
     host: str = "127.0.0.1",
     port: int = 0,
     *,
     max_message_bytes: int = 64 << 20,
     stopping: Stopping | None = None,
-) -> RestServer:
+) -> HttpServer:
     """Starts to listen (port 0: any free one). A WebSocket message over `max_message_bytes` closes it. `stopping`: that
     of the app.
 
@@ -67,7 +67,7 @@ async def start_rest(
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         why = (error.strerror or str(error)).partition(" (while")[0]  # socket repeats the address there
-        raise OSError(f"cannot listen on {host}:{port} for REST: {why}") from error
+        raise OSError(f"cannot listen on {host}:{port} for HTTP: {why}") from error
     # Its connections inherit this. asyncio's own loop does not see that they are TCP, and a head would wait 40 ms for
     # the caller's acknowledgement before its body goes.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -88,4 +88,4 @@ async def start_rest(
     listening.cancel()
     if serving.done():
         serving.result()
-    return RestServer(listener.getsockname()[1], server, serving, stopping or Stopping())
+    return HttpServer(listener.getsockname()[1], server, serving, stopping or Stopping())

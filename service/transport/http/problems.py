@@ -7,13 +7,10 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError, ValidationException, WebSocketRequestValidationError
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, HTTPConnection
-from starlette.routing import compile_path
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from service.core import errors
 
@@ -108,44 +105,11 @@ def document_problems(*kinds: type[errors.S2sppError]) -> dict[int | str, dict[s
     return found
 
 
-def install(app: FastAPI) -> None:
-    """Every answer of `app` that is not a success becomes a problem document.
-
-    Starlette answers an unforeseen exception and raises it again, for the server to log its trace."""
-
-    @app.exception_handler(errors.S2sppError)
-    async def known(request: HTTPConnection, error: errors.S2sppError) -> Response:
-        return problem_response(error)  # before a WebSocket is accepted, the response refuses the handshake
-
-    @app.exception_handler(RequestValidationError)
-    @app.exception_handler(WebSocketRequestValidationError)
-    async def invalid(request: HTTPConnection, error: ValidationException) -> Response:
-        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        return problem_response(errors.InvalidOption("; ".join(faults)))
-
-    @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> Response:
-        status = HTTPStatus(error.status_code)
-        detail = f"{request.method} {request.url.path}: {error.detail}"
-        headers = dict(error.headers or {})
-        if status is HTTPStatus.METHOD_NOT_ALLOWED:
-            headers["Allow"] = ", ".join(_methods(request)) or headers["Allow"]
-        return _render(_document(status.name, status, status.phrase, detail), headers)
-
-    @app.exception_handler(ClientDisconnect)
-    async def gone(request: Request, error: ClientDisconnect) -> Response:
-        return Response(status_code=HTTPStatus.BAD_REQUEST)  # nobody is there to read it
-
-    @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> Response:
-        return problem_response(unexpected())
-
-
-def _methods(request: Request) -> list[str]:
-    """What may be asked of this path, as documented. (The exception names the methods of one route of several.)"""
-    paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
-    found = [methods for path, methods in paths.items() if compile_path(path)[0].match(request.url.path)]
-    return sorted({method.upper() for methods in found for method in methods})
+def http_problem(request: Request, error: HTTPException, **more: str) -> Response:
+    """What Starlette itself refuses: no such path, or not by that method. `more`: headers."""
+    status = HTTPStatus(error.status_code)
+    detail = f"{request.method} {request.url.path}: {error.detail}"
+    return _render(_document(status.name, status, status.phrase, detail), {**(error.headers or {}), **more})
 
 
 def _document(reason: str, status: int, title: str, detail: str) -> dict[str, Any]:
