@@ -21,8 +21,9 @@ if TYPE_CHECKING:  # serving alone needs them, and traces alone OpenTelemetry
     from service.telemetry.tracing import Traces
 
 _log = logging.getLogger(__name__)
-# A frame costs a CPU as much among four as among sixteen, a tenth less than alone; and its answer waits for them all.
-_FRAMES_IN_A_RUN = {"cpu": 4, "cuda": 64}
+# A frame costs a CPU as much among two as among sixteen, up to a tenth less than alone; and its answer, and whoever
+# comes first next, waits for them all.
+_FRAMES_IN_A_RUN = {"cpu": 2, "cuda": 64}
 
 
 class CannotServe(OSError):

@@ -106,7 +106,7 @@ class Feed:
 
     def committed(self, frame_index: int) -> None:
         """Forget what the server will not ask for again."""
-        self._kept.committed(frame_index)
+        self._kept.committed(frame_index, self.received_through)
 
     @property
     def told_committed(self) -> int:

@@ -33,22 +33,26 @@ class Kept:
         self._lock = threading.Lock()
         self._sent: deque[Sent] = deque()
         self._forgotten = 0
+        self._over_through = 0
         self.told_committed = 0
 
     def __len__(self) -> int:
         return len(self._sent)
 
     def add(self, sent: Sent) -> None:
-        """Nothing, where it is stored already."""
+        """Nothing, where it is over already."""
         with self._lock:
-            if sent.stored_by > self.told_committed:
+            if sent.stored_by > self._over_through:
                 self._sent.append(sent)
 
-    def committed(self, frame_index: int) -> None:
-        """Forget what the server will not ask for again."""
+    def committed(self, frame_index: int, answered_through: int | None = None) -> None:
+        """Forget what is stored and answered; None: all that is kept here is answered. A frame that another stream had
+        sent may be stored while its answer is on its way to nobody: it has to be sent all the same."""
         with self._lock:
             self.told_committed = max(self.told_committed, frame_index)
-            while self._sent and self._sent[0].stored_by <= frame_index:
+            over = frame_index if answered_through is None else min(frame_index, answered_through)
+            self._over_through = max(self._over_through, over)
+            while self._sent and self._sent[0].stored_by <= self._over_through:
                 self._sent.popleft()
                 self._forgotten += 1
 

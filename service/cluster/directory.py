@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Callable
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 
 from service.core.errors import ModelMismatch, Overloaded, S2sppError, Unavailable
 from service.core.registry import Owner, WorkerRegistry, WorkerState
@@ -14,6 +15,12 @@ from service.core.types import SessionId
 _log = logging.getLogger(__name__)
 _EVERY_S = 0.25
 _RETRY_AFTER_S = 1.0
+# A session that lost its worker has frames to be computed again, before all others and while its caller waits: where
+# many such ones have gone lately, one more waits longer than where many are at their usual pace. A gateway does not
+# know how many the others have sent there: so they count much.
+_RECOVERY_S = 2.0
+_RECOVERY_COUNTS = 4
+_NONE: Mapping[str, int] = {}
 
 
 class Directory:
@@ -26,6 +33,7 @@ class Directory:
         self._gone = gone
         self._workers: dict[str, WorkerState] = {}
         self._placed: Counter[str] = Counter()  # since the worker last told how many it has
+        self._recovering: deque[tuple[float, str]] = deque()  # when, and where
         self._broken: dict[str, tuple[WorkerState, Unavailable]] = {}
         self._watching: asyncio.Task[None] | None = None
 
@@ -74,15 +82,29 @@ class Directory:
             worker = self._workers.get(owner.worker)
             if worker is not None and not worker.draining and worker.worker not in self._broken:
                 return worker
+            if worker is None or worker.worker in self._broken:
+                chosen = self.place(owner.model_digest, self._recoveries())
+                self._recovering.append((time.monotonic(), chosen.worker))
+                return chosen
         return self.place(owner.model_digest if owner is not None else None)
 
-    def place(self, model_digest: str | None = None) -> WorkerState:
-        """The worker with the fewest sessions in use, among those with room and this model. It is counted as one more.
-        Raises Unavailable, ModelMismatch, Overloaded."""
-        room = self._fit(model_digest)
-        chosen = min(room, key=lambda state: (state.busy + self._placed[state.worker], state.sessions, state.worker))
+    def place(self, model_digest: str | None = None, more: Mapping[str, int] = _NONE) -> WorkerState:
+        """The worker with the fewest sessions in use, and `more` that it counts for, among those with room and this
+        model. It is counted as one more. Raises Unavailable, ModelMismatch, Overloaded."""
+
+        def load(state: WorkerState) -> tuple[int, int, str]:
+            in_use = state.busy + self._placed[state.worker] + more.get(state.worker, 0)
+            return in_use, state.sessions, state.worker
+
+        chosen = min(self._fit(model_digest), key=load)
         self._placed[chosen.worker] += 1
         return chosen
+
+    def _recoveries(self) -> Mapping[str, int]:
+        while self._recovering and self._recovering[0][0] < time.monotonic() - _RECOVERY_S:
+            self._recovering.popleft()
+        counts = Counter(worker for _, worker in self._recovering)
+        return {worker: _RECOVERY_COUNTS * count for worker, count in counts.items()}
 
     def _willing(self) -> list[WorkerState]:
         willing = [state for state in self.alive if not state.draining and state.worker not in self._broken]

@@ -7,9 +7,9 @@ A session becomes the fields of one Redis hash:
     object:<id>:constant     its constant ones, written once
     answer:<index>           one entry of the outbox, an Answer or a Failure
 
-Each field is a safetensors file, never pickle. Its metadata names the format, the session, the field and the
-model digest, and has a SHA-256 of the whole file (its own 64 digits read as zeros): a field that is damaged,
-foreign or in another's place is an error.
+Each field is a safetensors file, never pickle; states in it are packed (see packing). Its metadata names the format,
+the session, the field and the model digest, and has a SHA-256 of the whole file (its own 64 digits read as zeros): a
+field that is damaged, foreign or in another's place is an error.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ from service.core.types import (
     Snapshot,
     State,
 )
+from service.store.packing import Layout, pack, unpack
 
-FORMAT = "s2spp-snapshot/1"
+FORMAT = "s2spp-snapshot/2"
 META = "meta"
 _BLANK = "0" * 64
 # What parsing hostile bytes may raise; anything else would be a mistake of ours.
@@ -79,7 +80,7 @@ def encode(snapshot: Snapshot, *, constant: bool) -> dict[str, bytes]:
     saved: dict[str, bytes] = {}
     for row, object_id in enumerate(snapshot.object_ids):
         field = state_field(object_id)
-        saved[field] = seal(field, _row(snapshot.state_changing, row), None)
+        saved[field] = seal(field, *_packed(snapshot.state_changing, row))
     for entry in snapshot.outbox:
         field = answer_field(entry.frame_index)
         saved[field] = seal(field, *_entry_to_parts(entry))
@@ -99,7 +100,7 @@ def encode(snapshot: Snapshot, *, constant: bool) -> dict[str, bytes]:
     if constant:
         for row, object_id in enumerate(snapshot.object_ids):
             field = constant_field(object_id)
-            saved[field] = seal(field, _row(snapshot.state_constant, row), None)
+            saved[field] = seal(field, *_packed(snapshot.state_constant, row))
     return saved
 
 
@@ -122,9 +123,9 @@ def decode(session: SessionId, fields: Mapping[str, bytes]) -> Snapshot:
         changing, constant, outbox = [], [], []
         for object_id in object_ids:
             where = state_field(object_id)
-            changing.append(opened(where, saved_with_meta=True).tensors)
+            changing.append(_unpacked(opened(where, saved_with_meta=True)))
             where = constant_field(object_id)
-            constant.append(opened(where, saved_with_meta=False).tensors)
+            constant.append(_unpacked(opened(where, saved_with_meta=False)))
         for where in meta["outbox"]:
             outbox.append(_entry_from_parts(opened(where, saved_with_meta=True)))
         where = META
@@ -140,9 +141,8 @@ def decode(session: SessionId, fields: Mapping[str, bytes]) -> Snapshot:
             state_changing=_stack(changing),
             state_constant=_stack(constant),
             outbox=tuple(outbox),
-            # Absent in snapshots of earlier versions.
-            changes=tuple(meta.get("changes", ())),
-            client=meta.get("client", ""),
+            changes=tuple(meta["changes"]),
+            client=meta["client"],
         )
     except _UNREADABLE as error:
         raise damaged(session, where, f"cannot be understood ({error})") from error
@@ -158,8 +158,16 @@ def _check(snapshot: Snapshot) -> None:
             raise ValueError(f"state {name!r} has {len(tensor)} rows for {len(snapshot.object_ids)} objects")
 
 
-def _row(state: State, row: int) -> State:
-    return {name: np.asarray(tensor[row], order="C") for name, tensor in state.items()}
+def _packed(state: State, row: int) -> tuple[State, Layout]:
+    packed, layout = pack({name: tensor[row] for name, tensor in state.items()})
+    return {"packed": packed}, layout
+
+
+def _unpacked(part: _Field) -> State:
+    packed = part.tensors["packed"]
+    if packed.dtype != np.uint8:
+        raise ValueError(f"packed state is bytes, not {packed.dtype}")
+    return unpack(packed.view(np.uint8), part.content)
 
 
 def _stack(rows: Sequence[State]) -> State:
@@ -205,10 +213,9 @@ def _entry_from_parts(part: _Field) -> Answer | Failure:
     )
 
 
-def _report(object_id: int, area: int, box: list[int], confidence: float, visible: bool | None = None) -> ObjectReport:
-    # Absent in snapshots of earlier versions, which answered that an object with pixels is visible.
+def _report(object_id: int, area: int, box: list[int], confidence: float, visible: bool) -> ObjectReport:
     x, y, width, height = box
-    return ObjectReport(object_id, area, (x, y, width, height), confidence, area > 0 if visible is None else visible)
+    return ObjectReport(object_id, area, (x, y, width, height), confidence, visible)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from s2spp.v1 import segmentation_pb2 as pb
 from service.client import AsyncClient, Client, Draw, Remove, TrackedFrame
-from service.client.feed import TrackItem
+from service.client.feed import Attempt, Feed, TrackItem
 from service.client.requests import WINDOW
 from service.core.errors import (
     FrameAcknowledged,
@@ -156,6 +157,22 @@ async def test_a_model_that_always_fails_is_told(server: Server) -> None:
 
     with pytest.raises(S2sppError, match="internal error"):
         await in_thread(lambda: follow(server, fail))
+
+
+def test_a_frame_that_the_stream_before_had_sent_is_asked_for_though_it_is_stored() -> None:
+    """It was under way when that stream ended: its answer is kept for who sends it again, and comes to nobody else."""
+    feed = Feed(video(), None, first_index=0, received_through=13)
+    attempt = Attempt()
+    attempt.begin(18)  # the answers of 14 to 17 follow, and with them comes the news that 18 and 19 are stored
+    sending = feed.requests(pb.TrackRequest(), attempt)
+    next(sending)
+    feed.committed(17)
+    feed.taken(14)
+    feed.committed(19)
+    sent = [next(sending).frame.frame_index for _ in range(2)]
+    feed.committed(25)
+    sent += [next(sending).frame.frame_index for _ in range(2)]
+    assert sent == [18, 19, 20, 21]
 
 
 async def test_a_new_client_goes_on_where_another_one_was_left(server: Server) -> None:

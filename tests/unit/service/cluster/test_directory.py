@@ -50,6 +50,22 @@ async def test_a_known_session_goes_to_the_worker_that_has_it_as_long_as_it_can(
     assert (await view.home(session)).worker == "b"
 
 
+async def test_sessions_that_lost_their_worker_are_shared_out_for_the_work_they_bring() -> None:
+    """All of them on the emptiest one: their callers would wait for it, and the other one would have nothing to do."""
+    registry = FakeRegistry(worker("a", 12, busy=12, capacity=64), worker("b", capacity=64))
+    view = await directory(registry)
+    sessions = [new_session_id() for _ in range(12)]
+    for session in sessions:
+        registry.owners[session] = Owner("gone", 1, "m1")
+    homes = [(await view.home(session)).worker for session in sessions]
+    assert homes.count("a") == 5
+    # Those that were handed over or drained have nothing to be computed again.
+    registry.states["c"] = worker("c", 5)
+    await view.refresh()
+    registry.owners[sessions[0]] = Owner("b", 2, "m1")
+    assert (await view.home(sessions[0], left="b")).worker == "b"
+
+
 async def test_a_session_stays_with_its_model() -> None:
     registry = FakeRegistry(worker("a", 5, digest="m1"), worker("b", digest="m2"))
     view = await directory(registry)

@@ -206,11 +206,11 @@ async def test_relaxed_commits_every_few_frames(world: World) -> None:
     for index in range(1, 33):
         await world.post(session, index, durability=RELAXED)
         stored = len(world.wire.saves)
-        if index % 6 == 0:
+        if index % world.limits.commit_every == 0:
             await until(lambda expected=stored: len(world.wire.saves) >= max(expected, 1))
             await asyncio.sleep(0.005)
     commits = [next_frame for next_frame, constant in world.wire.saves if not constant]
-    assert commits == [7, 13, 19, 25, 31]
+    assert commits == list(range(world.limits.commit_every + 1, 34, world.limits.commit_every))
 
 
 async def test_a_relaxed_session_that_pauses_is_committed(world: World) -> None:

@@ -1,0 +1,58 @@
+"""State tensors, packed without loss for the store: what is written for a frame bounds how often a stream is stored.
+
+Bytes of one significance lie together, as they resemble each other: float16 state takes a half of its size where an
+int8 bundle made it, four fifths where a float one did.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from service.core.types import State
+
+# The fastest that codes by frequency: 2 ms for 0.7 MB, of which less hashing and writing gives about one back.
+_LEVEL = 1
+# Of one object; far beyond any model's, and a bound on what hostile bytes make of themselves.
+_LARGEST = 1 << 28
+Layout = list[tuple[str, str, list[int]]]
+"""Name, numpy type and shape of each tensor, in order."""
+
+
+def pack(tensors: State) -> tuple[NDArray[np.uint8], Layout]:
+    """Bytes uint8 [n], and what `unpack` needs beside them."""
+    layout = [(name, tensor.dtype.str, list(tensor.shape)) for name, tensor in tensors.items()]
+    planes = b"".join(
+        np.ascontiguousarray(tensor).view(np.uint8).reshape(-1, tensor.dtype.itemsize).T.tobytes()
+        for tensor in tensors.values()
+    )
+    return np.frombuffer(zstandard.ZstdCompressor(level=_LEVEL).compress(planes), np.uint8), layout
+
+
+def unpack(packed: NDArray[np.uint8], layout: Sequence[Sequence[object]]) -> dict[str, NDArray[np.generic]]:
+    """The tensors, bit for bit. Raises ValueError, TypeError where the bytes are not what the layout says."""
+    specs = [(str(name), np.dtype(str(kind)), _shape(shape)) for name, kind, shape in layout]
+    sizes = [kind.itemsize * math.prod(shape) for _, kind, shape in specs]
+    data = packed.tobytes()
+    try:
+        claimed = zstandard.get_frame_parameters(data).content_size
+        if claimed != sum(sizes) or claimed > _LARGEST:
+            raise ValueError(f"{claimed} bytes are packed, not the {sum(sizes)} of its tensors")
+        planes = np.frombuffer(zstandard.ZstdDecompressor().decompress(data), np.uint8)
+    except zstandard.ZstdError as error:
+        raise ValueError(f"not packed state: {error}") from error
+    parts = np.split(planes, np.cumsum(sizes, dtype=int))[:-1]
+    return {
+        name: np.ascontiguousarray(part.reshape(kind.itemsize, -1).T).view(kind).reshape(shape)
+        for (name, kind, shape), part in zip(specs, parts, strict=True)
+    }
+
+
+def _shape(said: object) -> tuple[int, ...]:
+    if not isinstance(said, list) or not all(isinstance(side, int) and side >= 0 for side in said):
+        raise ValueError(f"{said!r} is no shape")
+    return tuple(said)
