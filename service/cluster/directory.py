@@ -60,7 +60,8 @@ class Directory:
         self._placed.clear()
         for name, state in before.items():
             if name not in now:
-                _log.warning("worker %s at %s is alive no more", name, state.address)
+                level = logging.INFO if state.draining else logging.WARNING
+                _log.log(level, "worker %s at %s is alive no more", name, state.address)
                 self._gone(state)
 
     def failed(self, worker: WorkerState, problem: S2sppError) -> None:

@@ -11,7 +11,6 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from typing import TypeVar
 
 from s2spp.v1 import segmentation_pb2 as pb
@@ -224,6 +223,8 @@ class ClusterEngine:
                 worker = self._directory.place() if session is None else await self._directory.home(session)
                 return await told(worker, ask(self._links.stub(worker)))
             except (Unavailable, OwnershipLost, IdempotencyKeyInUse, Overloaded) as problem:
+                if session is None and problem.metadata.get("limit") == "client":
+                    raise  # the worker has room for others
                 if worker is not None:
                     self._directory.failed(worker, problem)
                 elif isinstance(problem, Overloaded):
@@ -240,11 +241,30 @@ class ClusterEngine:
         task.add_done_callback(self._cutting.discard)
 
     async def _learn(self) -> None:
-        """What models the workers serve."""
+        """What models the workers serve; and whether each can be reached from here, before a caller finds out."""
+        reached: set[str] = set()
+        silent: set[str] = set()
         while True:
-            for worker in self._directory.alive:
-                if worker.model_digest not in self._models:
-                    with suppress(S2sppError):
-                        model = await told(worker, self._links.stub(worker).GetModel(pb.GetModelRequest(), timeout=5))
-                        self._models[worker.model_digest] = wire.model_info(model)
+            alive = self._directory.alive
+            reached &= {worker.worker for worker in alive}
+            silent &= {worker.worker for worker in alive}
+            for worker in alive:
+                if worker.worker in reached:
+                    continue
+                try:
+                    model = await told(worker, self._links.stub(worker).GetModel(pb.GetModelRequest(), timeout=5))
+                except S2sppError as problem:
+                    self._directory.failed(worker, problem)
+                    if worker.worker not in silent:
+                        _log.warning(
+                            "worker %s says that it is at %s, and does not answer there: %s. S2SPP_ADVERTISE tells a "
+                            "worker where gateways reach it",
+                            worker.worker,
+                            worker.address,
+                            problem,
+                        )
+                    silent.add(worker.worker)
+                else:
+                    self._models[worker.model_digest] = wire.model_info(model)
+                    reached.add(worker.worker)
             await asyncio.sleep(_MODELS_EVERY_S if self._models else _PAUSE_S)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
+from grpc_status import rpc_status
 
 from s2spp.v1 import segmentation_pb2_grpc
 from service.client.errors import error_from_call
@@ -14,6 +16,7 @@ from service.client.requests import CHANNEL_OPTIONS
 from service.core.errors import Unavailable
 from service.core.registry import WorkerState
 
+_log = logging.getLogger(__name__)
 _Reply = TypeVar("_Reply")
 # What grpc.aio makes of a stream's status where it ends while it is written to (grpc issue 36066).
 _WRITTEN_TOO_LATE = "Internal error from Core"
@@ -53,16 +56,20 @@ async def told(worker: WorkerState, reply: Awaitable[_Reply]) -> _Reply:
         _end_if_cancelled()
         if isinstance(error, grpc.aio.AioRpcError) and error.details() == _WRITTEN_TOO_LATE:
             # Most likely by handing it over: one that dies breaks the connection.
-            why = f"worker {worker.worker} at {worker.address} ended the stream"
-            raise Unavailable(why, handed_over="true") from error
-        raise error_from_call(error, worker.address) from error
+            raise Unavailable(f"worker {worker.worker} ended the stream", handed_over="true") from error
+        problem = error_from_call(error, worker.address)
+        if isinstance(problem, Unavailable) and rpc_status.from_call(error) is None:
+            # gRPC's own words, with an address that callers have no use for.
+            _log.info("worker %s at %s cannot be reached: %s", worker.worker, worker.address, error.details())
+            raise Unavailable(f"worker {worker.worker} cannot be reached; try again in a moment") from error
+        raise problem from error
     except asyncio.CancelledError:
         _end_if_cancelled()
         # grpc.aio cancels the calls of a channel that is closed.
-        raise Unavailable(f"worker {worker.worker} at {worker.address} went away") from None
+        raise Unavailable(f"worker {worker.worker} went away; try again in a moment") from None
     except asyncio.InvalidStateError:
         # grpc.aio, of a call that ended while it was written to: its status is told by reading.
-        raise Unavailable(f"worker {worker.worker} at {worker.address} ended the stream") from None
+        raise Unavailable(f"worker {worker.worker} ended the stream; try again in a moment") from None
     _end_if_cancelled()
     return said
 

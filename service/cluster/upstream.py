@@ -187,7 +187,7 @@ class Upstream:
                 self._left = worker.worker
                 if self._joined_at is not None:
                     self._lost_since = None  # moving is no loss, however often
-            elif worker is not None:
+            elif worker is not None and not self._has_its_share(problem):
                 self._directory.failed(worker, problem)
             if await self._may_go_on(problem, worker):
                 raise _Interrupted(problem) from problem
@@ -214,6 +214,8 @@ class Upstream:
 
     async def _may_go_on(self, problem: S2sppError, worker: WorkerState | None) -> bool:
         """Another worker may do better: this one is away, full, failed within, or has lost the session to nobody."""
+        if self._has_its_share(problem):
+            return False
         if isinstance(problem, Unavailable | IdempotencyKeyInUse) or type(problem) is S2sppError:
             return True
         if isinstance(problem, OwnershipLost) and problem.metadata.get("by") == "worker" and self._session is not None:
@@ -222,6 +224,10 @@ class Upstream:
                 return owner is not None and owner.epoch <= self._epoch
             return True
         return isinstance(problem, Overloaded) and (worker is not None or self._session is not None)
+
+    def _has_its_share(self, problem: S2sppError) -> bool:
+        """The worker has room for other clients' new sessions."""
+        return self._session is None and problem.metadata.get("limit") == "client"
 
     async def _joined(self, session: pb.Session, answers: list[pb.TrackResponse]) -> None:
         """The worker has the session. `answers`: those after what the caller has acknowledged."""

@@ -110,6 +110,8 @@ class ModelMismatch(S2sppError):
 
 
 class Overloaded(S2sppError):
+    """`limit`="client" in the metadata: there is room, only not for this client."""
+
     reason = "OVERLOADED"
 
     def __init__(self, message: str, retry_after_s: float, **metadata: str | int | float) -> None:

@@ -50,6 +50,7 @@ class Committer:
         self._saving: asyncio.Task[S2sppError | None] | None = None
         self._touching: asyncio.Task[None] | None = None
         self._refreshed = session.last_used  # use that the store's expiry knows of
+        self._failing = False  # the save before failed, too: said once
         self._oldest: float | None = None  # when the first frame was answered that no save covers
 
     async def through(self, revision: int) -> None:
@@ -121,7 +122,9 @@ class Committer:
         else:
             self._oldest = self._oldest if oldest is None else oldest
             named = {"session": snapshot.session}  # whoever started the save may be about another one
-            _log.warning("session %s could not be committed: %s", snapshot.session, error, extra=named)
+            level = logging.DEBUG if self._failing else logging.WARNING
+            _log.log(level, "session %s could not be committed: %s", snapshot.session, error, extra=named)
+        self._failing = error is not None
         return error
 
     async def _touch(self) -> None:

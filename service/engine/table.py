@@ -91,7 +91,9 @@ class SessionTable:
         """For one more of that client's, where that is named. Raises Overloaded."""
         most = self._limits.max_client_sessions
         while client and most and sum(each.client == client for each in self) + self._permits[client] >= most:
-            self._evict_one(f"one client may have {most} sessions here, and has them", client)
+            self._evict_one(
+                f"this client has {most} sessions here, all that one may have (S2SPP_MAX_SESSIONS_PER_CLIENT)", client
+            )
 
     def may_go(self, session: Session) -> bool:
         idle_s = self._clock() - session.last_used
@@ -106,4 +108,5 @@ class SessionTable:
             if self.may_go(session):
                 return self.drop(session.id)
         wait_s = max(0.1, idle[0].last_used + pause - now) if idle else 1.0
-        raise Overloaded(f"{full}; try again shortly, or delete one", retry_after_s=wait_s)
+        whose = {} if client is None else {"limit": "client"}
+        raise Overloaded(f"{full}; try again shortly, or delete one", retry_after_s=wait_s, **whose)
