@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     max_objects: int = Field(32, ge=1, le=255, description="Objects in one session")
     idle_timeout_s: PositiveFloat = Field(3600, description="Seconds after which an idle session expires")
     window: PositiveInt = Field(16, description="Frames of one stream that may be under way")
-    commit_every: int = Field(4, ge=1, le=32, description="Frames between two commits of a stream")
+    commit_every: int = Field(3, ge=1, le=32, description="Frames between two commits of a stream")
     commit_bytes_per_s: PositiveFloat = Field(
         50e6,
         description="What all commits may take; beyond it streams are stored less often, every 32 frames at least",

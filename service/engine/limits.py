@@ -20,7 +20,7 @@ class EngineLimits:
     idle_timeout_s: float = 3600.0
     window: int = 64
     threads: int = 4
-    commit_every: int = 4
+    commit_every: int = 3
     """Frames between two commits where durability is relaxed, as long as the commits of all sessions stay below"""
     commit_bytes_per_s: float = 50e6
     """beyond which the frames between grow, up to half of `max_uncommitted`."""
