@@ -67,9 +67,10 @@ async def test_a_frame_under_way_is_sent_once_more_and_gets_the_answer_that_is_b
 
 
 async def test_frames_whose_masks_are_at_hand_are_urgent_in_the_order_in_which_they_came(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """After a crash: until they are stepped anew, their caller waits."""
+    world = World(EngineLimits(commit_every=6))
     session = await world.open()
     for index in (1, 2, 3):
         await world.post(session, index, None, RELAXED)
@@ -88,9 +89,11 @@ async def test_frames_whose_masks_are_at_hand_are_urgent_in_the_order_in_which_t
         await world.post(session, index, None, RELAXED, 3)
     *again, new = asked
     assert again == sorted(again) and len(set(again)) == 3 and new is None
+    await world.end()
 
 
-async def test_masks_taken_ahead_of_the_store_are_no_loss(world: World) -> None:
+async def test_masks_taken_ahead_of_the_store_are_no_loss() -> None:
+    world = World(EngineLimits(commit_every=6))
     session = await world.open()
     first = [(await world.post(session, index, None, RELAXED)).answer for index in (1, 2, 3)]
     world.crash()
@@ -98,6 +101,7 @@ async def test_masks_taken_ahead_of_the_store_are_no_loss(world: World) -> None:
     assert resumed.answers == () and resumed.info.next_frame == 1
     # Sent again, they get the same.
     assert [(await world.post(session, index)).answer for index in (1, 2, 3)] == first
+    await world.end()
 
 
 async def test_what_was_told_to_be_stored_and_is_not_means_that_the_store_lost_writes(world: World) -> None:
