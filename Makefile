@@ -18,9 +18,11 @@ BIN := .venv/bin
 demo: .venv/serve
 	$(BIN)/s2spp demo --output demo-output
 
-## test: everything that CI runs
+## test: everything that CI runs; what starts no servers by two processes, the rest by one
+ALONE := tests/unit tests/contract
 test: .venv/dev lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ALONE)
+	$(BIN)/python -m pytest $(foreach folder,$(ALONE),--ignore=$(folder))
 
 ## chaos: the promises under attack, minutes long: servers and clients killed, broken input, a live camera too fast
 chaos: .venv/dev
