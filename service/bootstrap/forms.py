@@ -91,7 +91,8 @@ async def work(settings: Settings, *, stop_with_stdin: bool = False) -> None:
         at = await stack.enter_async_context(listening(settings, engine, telemetry, worker=True))
         address = settings.advertise or _reached_at(settings.host, at.grpc)
         await heartbeat.start()
-        balance = asyncio.create_task(keep_balance(registry, state, at.hand_over))
+        balance = asyncio.create_task(keep_balance(registry, state, at.hand_over), name="the balance of workers")
+        balance.add_done_callback(_told_if_it_failed)
         stack.push_async_callback(_cancelled, balance)
         stack.enter_context(announced(settings.data_dir, at))
         _log.info("worker %s serves %s: gRPC %s, metrics %s/metrics", name, runtime.info.name, address, at.http)
@@ -150,6 +151,12 @@ def _refuse_without_redis(settings: Settings, form: str) -> None:
 def _reached_at(host: str, local: str) -> str:
     """Where others reach what listens on `host`: this machine by its name, if it listens on every network."""
     return f"{socket.gethostname()}:{local.rpartition(':')[2]}" if host in ("0.0.0.0", "::") else local
+
+
+def _told_if_it_failed(task: asyncio.Task[None]) -> None:
+    """Nobody waits for it while the process runs."""
+    if not task.cancelled() and (problem := task.exception()) is not None:
+        _log.error("%s has ended, and is not begun again before the next start", task.get_name(), exc_info=problem)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

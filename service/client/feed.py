@@ -105,7 +105,7 @@ class Feed:
         attempt.change_answered.set()
 
     def committed(self, frame_index: int) -> None:
-        """Forget what the server will not ask for again."""
+        """Forget what the server will not ask for again, and the caller has the mask of."""
         self._kept.committed(frame_index, self.received_through)
 
     @property

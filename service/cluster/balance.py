@@ -33,9 +33,6 @@ async def keep_balance(
             workers = await registry.workers()
         except Unavailable:
             continue  # its heart says so
-        except Exception:
-            _log.exception("the other workers cannot be read; no stream is handed over now")
-            continue
         me = state()
         heard = [*(each for each in workers if each.worker != me.worker), me]
         readings = {each.worker: readings.get(each.worker, deque(maxlen=_READINGS)) for each in heard}
