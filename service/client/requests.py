@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 
 from s2spp.v1 import segmentation_pb2 as pb
 from service.client.images import FrameLike, MaskLike, frame_message, mask_message
-from service.core.types import Flow, MaskFormat, SessionOptions
+from service.core.types import Flow, MaskFormat, SessionOptions, passing_key
 
 CHANNEL_OPTIONS = [
     # The server states its own limit for frames, and a raw mask is a third of its frame.
@@ -49,7 +48,7 @@ def open_request(
     """May be sent again, whether or not it arrived."""
     create = create_request(frame, mask, options, jpeg_quality)
     opening = pb.OpenSession(
-        frame=create.frame, mask=create.mask, options=create.options, idempotency_key=secrets.token_hex(16)
+        frame=create.frame, mask=create.mask, options=create.options, idempotency_key=passing_key()
     )
     return pb.TrackRequest(open=opening)
 

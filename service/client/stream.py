@@ -9,7 +9,6 @@ server ends the stream (grpc issue 36066).
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from service.client import requests, wire
 from service.client.errors import error_from_call, error_from_frame
 from service.client.feed import Attempt, Feed, TrackItem
 from service.client.images import MaskLike, labels_of
+from service.client.patience import Patience
 from service.client.wire import TrackedFrame
 from service.core.errors import (
     FrameDropped,
@@ -37,8 +37,6 @@ OnFrameError = Callable[[int, S2sppError], None]
 """Told the index of a frame that the server could not use, or after which objects could not be changed, and why."""
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
-_MOST_FAULTS = 3
-"""So often a server that is there may fail on the same frame."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ class Stream:
         self._begin = begin
         self._jpeg_quality = jpeg_quality
         self._timeout_s = timeout_s
-        self._retry_for_s = retry_for_s
+        self._patience = Patience(retry_for_s, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, at_once=False)
         self._keep_session = keep_session
         if isinstance(begin, Opening):
             self._session = ""
@@ -139,32 +137,21 @@ class Stream:
             self._feed = Feed(items, jpeg_quality, begin.first_index, begin.received_through)
         self._call: grpc.Call | None = None
         self._closing = threading.Event()
-        self._lost_since: float | None = None
-        self._joined: float | None = None
-        """When the call of now was told its session."""
-        self._faults = 0
         self.failed = False
 
     def __iter__(self) -> Iterator[Outcome]:
         first = self._first_request()
-        pause_s = _FIRST_PAUSE_S
         while True:
-            self._joined = None
+            self._patience.begin()
             try:
                 yield from self._follow(first)
                 break
             except _Interrupted as interruption:
-                now = time.monotonic()
-                lasted = self._joined is not None and now - self._joined > self._retry_for_s
-                if self._lost_since is None or lasted:
-                    self._lost_since, pause_s = now, _FIRST_PAUSE_S
-                self._faults += not isinstance(interruption.problem, Unavailable | Overloaded | IdempotencyKeyInUse)
-                hopeless = now - self._lost_since > self._retry_for_s or self._faults > _MOST_FAULTS
-                if hopeless or self._closing.wait(pause_s):
+                pause_s = self._patience.pause_s(interruption.problem)
+                if pause_s is None or self._closing.wait(pause_s):
                     # The session expires by itself.
                     self._session = ""
                     raise interruption.problem from interruption
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
                 first = self._resume_request() if self._session else first
         self._feed.raise_failure()
 
@@ -226,7 +213,7 @@ class Stream:
             case "session":
                 opened = not self._session
                 self._session = event.session.session_id
-                self._joined = time.monotonic()
+                self._patience.join()
                 self._feed.committed(event.session.committed_frame)
                 attempt.begin(event.session.next_frame)
                 if opened and isinstance(self._begin, Opening):
@@ -235,7 +222,7 @@ class Stream:
                 self._feed.committed(event.mask.committed_frame)
                 # After a crash, frames whose masks were taken are sent once more; that is no progress yet.
                 if event.mask.frame_index > self._feed.received_through:
-                    self._lost_since, self._faults = None, 0
+                    self._patience.progress()
                     yield wire.tracked_frame(event.mask, self._session)
                     self._feed.taken(event.mask.frame_index)
             case "objects":

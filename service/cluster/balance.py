@@ -18,6 +18,9 @@ _EVERY_S = 0.5
 _TOLERATED = 0.2
 # What is compared are means of so many readings: a slow camera's session is in use in some of them only.
 _READINGS = 12
+# So many handed over within those readings, and none the fewer here.
+_IN_VAIN = 5
+_RESTING = 120  # readings: a minute
 
 
 async def keep_balance(
@@ -27,6 +30,7 @@ async def keep_balance(
     where the gateways find most room."""
     given: deque[bool] = deque(maxlen=_READINGS)
     readings: dict[str, deque[int]] = {}
+    resting = 0
     while True:
         await asyncio.sleep(_EVERY_S)
         try:
@@ -39,7 +43,17 @@ async def keep_balance(
         for each in heard:
             readings[each.worker].append(each.busy)
         *others, me = (replace(each, busy=round(fmean(readings[each.worker]))) for each in heard)
-        gives = has_too_many(me, others, sum(given)) and hand_over()
+        mine = readings[me.worker]
+        if sum(given) >= _IN_VAIN and mine[-1] >= mine[0]:
+            _log.warning(
+                "%d streams were handed over and came back: gateways may not reach the worker with the fewest; "
+                "no more are for a minute",
+                sum(given),
+            )
+            resting = _RESTING
+            given.clear()
+        resting = max(0, resting - 1)
+        gives = not resting and has_too_many(me, others, sum(given)) and hand_over()
         given.append(gives)
         if gives:
             elsewhere = ", ".join(f"{each.worker}: {each.busy}" for each in others)

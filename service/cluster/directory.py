@@ -20,6 +20,9 @@ _RETRY_AFTER_S = 1.0
 # know how many the others have sent there: so they count much.
 _RECOVERY_S = 2.0
 _RECOVERY_COUNTS = 4
+# The last worker of a model may be starting anew: for so long it is waited for. With the lease of one that died it is
+# less than callers are kept waiting, so that they are told that the model is gone, where it is.
+_REMEMBERED_S = 5.0
 _NONE: Mapping[str, int] = {}
 
 
@@ -35,6 +38,8 @@ class Directory:
         self._placed: Counter[str] = Counter()  # since the worker last told how many it has
         self._recovering: deque[tuple[float, str]] = deque()  # when, and where
         self._broken: dict[str, tuple[WorkerState, Unavailable]] = {}
+        self._met: set[str] = set()
+        self._served: dict[str, float] = {}  # models, and when they were seen last
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -57,12 +62,25 @@ class Directory:
         before, self._workers = self._workers, now
         # A worker that could not be reached may be back once it says something new.
         self._broken = {name: broken for name, broken in self._broken.items() if now.get(name) == broken[0]}
-        self._placed.clear()
+        # A worker that has said nothing new does not know of what was placed since.
+        self._placed = Counter({n: count for n, count in self._placed.items() if n in now and now[n] == before.get(n)})
+        self._met &= now.keys()
+        self._served |= {state.model_digest: time.monotonic() for state in now.values()}
+        self._served = {digest: at for digest, at in self._served.items() if time.monotonic() - at < _REMEMBERED_S}
         for name, state in before.items():
             if name not in now:
                 level = logging.INFO if state.draining else logging.WARNING
                 _log.log(level, "worker %s at %s is alive no more", name, state.address)
                 self._gone(state)
+
+    @property
+    def strangers(self) -> list[WorkerState]:
+        """Alive, and not yet `met`."""
+        return [state for state in self.alive if state.worker not in self._met]
+
+    def met(self, worker: WorkerState) -> None:
+        """It was reached from here once. One that tells an address which is none is alive, and no place to go."""
+        self._met.add(worker.worker)
 
     def failed(self, worker: WorkerState, problem: S2sppError) -> None:
         """It could not be reached, cannot work, or takes no more: it is passed over until it tells something new."""
@@ -87,19 +105,20 @@ class Directory:
                 chosen = self.place(owner.model_digest, self._recoveries())
                 self._recovering.append((time.monotonic(), chosen.worker))
                 return chosen
-        return self.place(owner.model_digest if owner is not None else None)
+        if owner is None:
+            return min(self._willing(), key=self._load)  # nobody's: any worker can say so
+        return self.place(owner.model_digest)
 
     def place(self, model_digest: str | None = None, more: Mapping[str, int] = _NONE) -> WorkerState:
         """The worker with the fewest sessions in use, and `more` that it counts for, among those with room and this
         model. It is counted as one more. Raises Unavailable, ModelMismatch, Overloaded."""
-
-        def load(state: WorkerState) -> tuple[int, int, str]:
-            in_use = state.busy + self._placed[state.worker] + more.get(state.worker, 0)
-            return in_use, state.sessions, state.worker
-
-        chosen = min(self._fit(model_digest), key=load)
+        chosen = min(self._fit(model_digest), key=lambda state: self._load(state, more))
         self._placed[chosen.worker] += 1
         return chosen
+
+    def _load(self, state: WorkerState, more: Mapping[str, int] = _NONE) -> tuple[int, int, str]:
+        in_use = state.busy + self._placed[state.worker] + more.get(state.worker, 0)
+        return in_use, state.sessions, state.worker
 
     def _recoveries(self) -> Mapping[str, int]:
         while self._recovering and self._recovering[0][0] < time.monotonic() - _RECOVERY_S:
@@ -108,17 +127,22 @@ class Directory:
         return {worker: _RECOVERY_COUNTS * count for worker, count in counts.items()}
 
     def _willing(self) -> list[WorkerState]:
-        willing = [state for state in self.alive if not state.draining and state.worker not in self._broken]
+        willing = [state for state in self.alive if self._can_take(state)]
         if not willing:
             why = next((f": {problem.message}" for _, problem in self._broken.values()), "")
             raise Unavailable(f"no worker can take a session now; try again in a moment{why}")
         return willing
+
+    def _can_take(self, state: WorkerState) -> bool:
+        return state.worker in self._met and not state.draining and state.worker not in self._broken
 
     def _fit(self, model_digest: str | None) -> list[WorkerState]:
         fit = self._willing()
         if model_digest is not None:
             served = {state.model_digest for state in fit}
             fit = [state for state in fit if state.model_digest == model_digest]
+            if not fit and model_digest in self._served:
+                raise Unavailable(f"no worker with model {model_digest} can take a session now; try again in a moment")
             if not fit:
                 raise ModelMismatch(
                     f"the session belongs to model {model_digest}, and the workers have {', '.join(sorted(served))}; "
@@ -149,3 +173,5 @@ class Directory:
                 if not away:
                     _log.warning("the registry cannot be asked which workers there are: %s", error)
                 away = True
+            except Exception:
+                _log.exception("what the registry says of the workers cannot be used; the last view stays")

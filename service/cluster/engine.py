@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -37,13 +36,14 @@ from service.core.types import (
     SessionId,
     SessionInfo,
     SessionOptions,
+    passing_key,
 )
 
 _log = logging.getLogger(__name__)
 _Reply = TypeVar("_Reply")
 _CALL_S = 30.0
 _PAUSE_S = 0.05
-_MODELS_EVERY_S = 1.0
+_MEET_EVERY_S, _MEET_WITHIN_S = 0.1, 2.0
 
 
 class ClusterEngine:
@@ -83,7 +83,7 @@ class ClusterEngine:
         idempotency_key: str | None = None,
         stream: str | None = None,
     ) -> Opened:
-        key = secrets.token_hex(16) if idempotency_key is None else idempotency_key
+        key = passing_key() if idempotency_key is None else idempotency_key
         picture, drawn, chosen = convert.image(frame), convert.image(mask), convert.options(options)
         if stream is not None:
             upstream = self._upstream(client)
@@ -178,6 +178,10 @@ class ClusterEngine:
         removed = await self._call(session, lambda stub: stub.RemoveObject(remove, timeout=_CALL_S))
         return wire.session_info(removed.session)
 
+    def committed_frame(self, session: SessionId, stream: str) -> int:
+        upstream = self._streams.get((session, stream))
+        return 0 if upstream is None else upstream.told_committed
+
     async def describe(self, session: SessionId) -> SessionInfo:
         request = pb.GetSessionRequest(session_id=session)
         answer = await self._call(session, lambda stub: stub.GetSession(request, timeout=_CALL_S))
@@ -241,30 +245,32 @@ class ClusterEngine:
         task.add_done_callback(self._cutting.discard)
 
     async def _learn(self) -> None:
-        """What models the workers serve; and whether each can be reached from here, before a caller finds out."""
-        reached: set[str] = set()
-        silent: set[str] = set()
-        while True:
-            alive = self._directory.alive
-            reached &= {worker.worker for worker in alive}
-            silent &= {worker.worker for worker in alive}
-            for worker in alive:
-                if worker.worker in reached:
-                    continue
-                try:
-                    model = await told(worker, self._links.stub(worker).GetModel(pb.GetModelRequest(), timeout=5))
-                except S2sppError as problem:
-                    self._directory.failed(worker, problem)
-                    if worker.worker not in silent:
-                        _log.warning(
-                            "worker %s says that it is at %s, and does not answer there: %s. S2SPP_ADVERTISE tells a "
-                            "worker where gateways reach it",
-                            worker.worker,
-                            worker.address,
-                            problem,
-                        )
-                    silent.add(worker.worker)
-                else:
-                    self._models[worker.model_digest] = wire.model_info(model)
-                    reached.add(worker.worker)
-            await asyncio.sleep(_MODELS_EVERY_S if self._models else _PAUSE_S)
+        """What models the workers serve; and whether each can be reached from here: until it was, it gets nothing."""
+        meeting: dict[str, asyncio.Task[None]] = {}
+        warned: set[str] = set()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                strangers = {worker.worker: worker for worker in self._directory.strangers}
+                warned &= strangers.keys()
+                meeting = {name: task for name, task in meeting.items() if not task.done()}
+                for name in strangers.keys() - meeting.keys():
+                    meeting[name] = group.create_task(self._meet(strangers[name], warned))
+                await asyncio.sleep(_MEET_EVERY_S)
+
+    async def _meet(self, worker: WorkerState, warned: set[str]) -> None:
+        try:
+            model = await told(worker, self._links.stub(worker).GetModel(pb.GetModelRequest(), timeout=_MEET_WITHIN_S))
+            self._models[worker.model_digest] = wire.model_info(model)
+            self._directory.met(worker)
+        except S2sppError as problem:
+            if worker.worker not in warned:
+                _log.warning(
+                    "worker %s says that it is at %s, and does not answer there: %s. S2SPP_ADVERTISE tells a worker "
+                    "where gateways reach it",
+                    worker.worker,
+                    worker.address,
+                    problem,
+                )
+            warned.add(worker.worker)
+        except Exception:
+            _log.exception("what worker %s says of its model cannot be used", worker.worker)

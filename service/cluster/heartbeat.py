@@ -52,13 +52,18 @@ class Heartbeat:
             await self._registry.leave(self._state().worker)
 
     async def _keep_beating(self) -> None:
-        silent = False
+        silent, pause_s = False, EVERY_S
         while True:
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(pause_s)
+            pause_s = EVERY_S
             try:
                 await self.beat()
                 silent = False
+                if not self.held:
+                    pause_s = 0.0  # it took so long to arrive that the lease is over again
             except Unavailable as error:
                 if not silent:
                     _log.warning("the registry does not hear of this worker: %s", error)
                 silent = True
+            except Exception:
+                _log.exception("a sign of life failed; the next one is tried")

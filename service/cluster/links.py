@@ -57,7 +57,7 @@ async def told(worker: WorkerState, reply: Awaitable[_Reply]) -> _Reply:
         if isinstance(error, grpc.aio.AioRpcError) and error.details() == _WRITTEN_TOO_LATE:
             # Most likely by handing it over: one that dies breaks the connection.
             raise Unavailable(f"worker {worker.worker} ended the stream", handed_over="true") from error
-        problem = error_from_call(error, worker.address)
+        problem = error_from_call(error, f"worker {worker.worker}")
         if isinstance(problem, Unavailable) and rpc_status.from_call(error) is None:
             # gRPC's own words, with an address that callers have no use for.
             _log.info("worker %s at %s cannot be reached: %s", worker.worker, worker.address, error.details())

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections import deque
+from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +19,7 @@ from s2spp.v1 import segmentation_pb2 as pb
 from service.client import wire
 from service.client.errors import error_from_status
 from service.client.kept import Kept, Sent
+from service.client.patience import Patience
 from service.cluster import convert
 from service.cluster.directory import Directory
 from service.cluster.links import Links, told
@@ -38,7 +38,6 @@ from service.core.types import Answer, Failure, SessionId, SessionInfo
 
 _log = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.5
-_MOST_FAULTS = 3
 Call = Any
 """grpc.aio's StreamStreamCall, which has no types."""
 
@@ -74,7 +73,7 @@ class Upstream:
     ) -> None:
         self._directory, self._links, self._observer = directory, links, observer
         self._metadata = (("x-s2spp-client", client),)
-        self._retry_for_s = retry_for_s
+        self._patience = Patience(retry_for_s, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, at_once=True)
         self._session: SessionId | None = None
         self._epoch = 0
         self._kept = Kept()
@@ -85,11 +84,8 @@ class Upstream:
         self._received_through: int | None = None
         self._begun: asyncio.Future[Resumed] = asyncio.get_running_loop().create_future()
         self._problem: S2sppError | None = None
-        self._lost_since: float | None = None
-        self._joined_at: float | None = None
-        """When the worker of now took the session."""
+        self._closed = False
         self._left: str | None = None  # the worker that has handed the session over
-        self._faults = 0
         self._task: asyncio.Task[None] | None = None
 
     async def open(self, request: pb.OpenSession) -> SessionInfo:
@@ -104,7 +100,7 @@ class Upstream:
     async def ask(self, asked: Asked, received_through: int | None) -> pb.TrackResponse:
         """Sends, in the order of the calls. Returns the answer; raises what the worker says of it instead."""
         if self._problem is not None:
-            raise self._problem
+            self._begin_again(self._problem)
         if received_through is not None:
             self._received_through = max(received_through, self._received_through or 0)
         self._asked.append(asked)
@@ -114,7 +110,21 @@ class Upstream:
             raise error_from_status(event.error.status)
         return event
 
+    @property
+    def told_committed(self) -> int:
+        """The last frame that workers said to be stored."""
+        return self._kept.told_committed
+
+    def _begin_again(self, problem: S2sppError) -> None:
+        """No worker could take the session in time: who goes on asking has one looked for once more."""
+        if self._closed or not _may_pass(problem):
+            raise problem
+        self._problem = None
+        self._patience.progress()
+        self._task = asyncio.create_task(self._run(self._resumption()))
+
     async def close(self) -> None:
+        self._closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -129,23 +139,18 @@ class Upstream:
             raise
 
     async def _run(self, first: pb.TrackRequest) -> None:
-        pause_s = 0.0
         try:
             while True:
                 try:
                     await self._follow(first)
                 except _Interrupted as interruption:
-                    now = time.monotonic()
-                    lasted = self._joined_at is not None and now - self._joined_at > self._retry_for_s
-                    if self._lost_since is None or lasted:
-                        self._lost_since, pause_s = now, 0.0
-                    self._faults += not isinstance(interruption.problem, Unavailable | Overloaded | IdempotencyKeyInUse)
-                    if now - self._lost_since > self._retry_for_s or self._faults > _MOST_FAULTS:
+                    was_lost = self._patience.lost_since
+                    pause_s = self._patience.pause_s(interruption.problem)
+                    if pause_s is None:
                         raise interruption.problem from interruption
-                    if self._lost_since == now:
+                    if self._patience.lost_since != was_lost:
                         _log.info("session %s goes on elsewhere: %s", self._session or "(new)", interruption.problem)
-                await asyncio.sleep(pause_s)
-                pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+                    await asyncio.sleep(pause_s)
                 first = self._resumption() if self._session is not None else first
         except S2sppError as problem:
             self._end(problem)
@@ -171,7 +176,8 @@ class Upstream:
         worker: WorkerState | None = None
         call: Call = None
         sender: asyncio.Task[None] | None = None
-        self._cursor, self._joined_at = 0, None
+        self._cursor = 0
+        self._patience.begin()
         try:
             worker = await self._worker()
             call = self._links.stub(worker).Track(metadata=self._metadata)
@@ -185,8 +191,8 @@ class Upstream:
         except S2sppError as problem:
             if worker is not None and "handed_over" in problem.metadata:
                 self._left = worker.worker
-                if self._joined_at is not None:
-                    self._lost_since = None  # moving is no loss, however often
+                if self._patience.joined:
+                    self._patience.progress()  # moving is no loss, however often
             elif worker is not None and not self._has_its_share(problem):
                 self._directory.failed(worker, problem)
             if await self._may_go_on(problem, worker):
@@ -231,7 +237,8 @@ class Upstream:
 
     async def _joined(self, session: pb.Session, answers: list[pb.TrackResponse]) -> None:
         """The worker has the session. `answers`: those after what the caller has acknowledged."""
-        self._joined_at, self._left = time.monotonic(), None
+        self._patience.join()
+        self._left = None
         self._session, self._epoch = SessionId(session.session_id), max(self._epoch, session.epoch)
         self._kept.committed(session.committed_frame)
         if not self._begun.done():
@@ -254,17 +261,16 @@ class Upstream:
 
     async def _send(self, worker: WorkerState, call: Call, next_frame: int, in_flight: deque[Asked | Sent]) -> None:
         """What the worker lacks of what was answered, then what is asked, as it comes."""
+        numbers: Counter[int] = Counter()
         for sent in self._kept.since(next_frame):
             sent.done = False
-            if not sent.is_change:
+            if sent.is_change:
+                numbers[sent.frame_index] += 1
+                _place(sent, numbers[sent.frame_index])
+            else:
                 sent.request.frame.again = True
-            in_flight.append(sent)
-            await self._write(worker, call, sent)
-            while sent.is_change and not sent.done:
-                # A frame that overtook a change that fails for now would go on without it.
-                self._answered.clear()
-                await self._answered.wait()
-        if self._lost_since is not None:
+            await self._pass_on(worker, call, sent, in_flight)
+        if self._patience.lost_since is not None:
             # It would have been next, and its caller has waited since.
             for asked in [each for each in self._asked if not each.is_change][:1]:
                 asked.request.frame.again = True
@@ -272,20 +278,24 @@ class Upstream:
             while self._cursor < len(self._asked):
                 asked = self._asked[self._cursor]
                 self._cursor += 1
-                in_flight.append(asked)
-                await self._write(worker, call, asked)
+                await self._pass_on(worker, call, asked, in_flight)
             self._more.clear()
             await self._more.wait()
 
-    async def _write(self, worker: WorkerState, call: Call, sent: Sent) -> None:
+    async def _pass_on(self, worker: WorkerState, call: Call, sent: Sent, in_flight: deque[Asked | Sent]) -> None:
         if self._received_through is not None:
             sent.request.received_through = self._received_through
+        in_flight.append(sent)
         await told(worker, call.write(sent.request))
+        while sent.is_change and not sent.done:
+            # A frame that overtook a change that fails for now, or whose answer is lost, would go on without it.
+            self._answered.clear()
+            await self._answered.wait()
 
     def _take(self, event: pb.TrackResponse, sent: Asked | Sent) -> None:
         if self._asked and self._asked[0] is sent:
             # What is answered once more, after a crash, is no progress yet.
-            self._lost_since, self._faults = None, 0
+            self._patience.progress()
             self._asked.popleft()
             self._cursor -= 1
             assert isinstance(sent, Asked)
@@ -298,15 +308,28 @@ class Upstream:
         self._kept.committed(_committed(event))
 
     def _settle(self, asked: Asked, event: pb.TrackResponse) -> None:
+        if event.HasField("objects"):
+            asked.frame_index = event.objects.next_frame - 1  # the caller need not have said which
         if not event.HasField("error") or _takes_its_index(event.error):
             self._kept.add(asked)
         self._kept.committed(_committed(event))
         asked.answer(event)
 
 
+def _may_pass(problem: S2sppError) -> bool:
+    return isinstance(problem, Unavailable | Overloaded) or type(problem) is S2sppError
+
+
 def _takes_its_index(error: pb.FrameError) -> bool:
     """A bad frame, or one that was dropped: the next one follows it all the same."""
     return not error.of_change and isinstance(error_from_status(error.status), InvalidInput | FrameDropped)
+
+
+def _place(sent: Sent, number: int) -> None:
+    """The change that was made is told from a new one, wherever its session has got to."""
+    placed = sent.request.draw if sent.request.HasField("draw") else sent.request.remove
+    placed.frame_index = sent.frame_index
+    placed.ordinal = placed.ordinal or number
 
 
 def _committed(event: pb.TrackResponse) -> int:

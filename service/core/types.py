@@ -31,6 +31,15 @@ def new_session_id() -> SessionId:
     return SessionId(secrets.token_urlsafe(24))
 
 
+PASSING_KEY = "once-"
+
+
+def passing_key() -> str:
+    """An idempotency key of a request that is sent again within minutes or never, as programs make one up: it is not
+    worth being known for a day."""
+    return PASSING_KEY + secrets.token_hex(16)
+
+
 def parse_session_id(text: str) -> SessionId:
     if not re.fullmatch(SESSION_ID_PATTERN, text):
         raise InvalidOption(f"not a session id: {text[:64]!r}; use the id that opening a session returned")

@@ -79,8 +79,8 @@ class LocalEngine:
     ) -> Opened:
         self._tasks.refuse_if_closed()
         opened = await self._opener.open(frame, mask, options, client, idempotency_key)
-        self._owners.give(opened.info.session, stream)
         self._owners.check_lease()
+        self._owners.give(opened.info.session, stream)
         return opened
 
     def refuse_if_full(self, client: str = "") -> None:
@@ -114,7 +114,7 @@ class LocalEngine:
                 durability = Durability.STRICT
             entry = self._accept(resident, frame_index, frame, durability)
             entry.of_stream = stream is not None
-            if again or (received_through is not None and frame_index <= received_through):
+            if self._was_lost(resident.session, frame_index, again, received_through):
                 # A session whose frames came first has all of them stepped first: side by side, all would be late.
                 entry.urgent = self._clock()
         outcome = await self._outcome(entry)
@@ -136,17 +136,18 @@ class LocalEngine:
         state = resident.session
         state.refuse_if_rolled_back(told_committed)
         answers = () if received_through is None else state.unread(received_through)
+        self._owners.check_lease()
         self._owners.give(session, stream)
         self._resume_steps(session)
         self._observer.session_resumed()
-        if answers and state.frames_at_stake >= self._limits.max_uncommitted:
-            try:
+        try:
+            if answers and state.frames_at_stake >= self._limits.max_uncommitted:
                 await resident.commits.through(state.revision)
-            except BaseException:
-                # It never came to be a stream, and must not keep the session from those that are.
-                self._owners.leave(session, stream or "")
-                raise
-        self._owners.check_lease()
+            self._owners.check_lease()
+        except BaseException:
+            # It never came to be a stream, and must not keep the session from those that are.
+            self._owners.leave(session, stream or "")
+            raise
         # A frame that is under way is sent once more, and gets the answer that is being made.
         return Resumed(replace(self._residence.describe(resident), next_frame=state.settled_frame + 1), answers)
 
@@ -201,6 +202,10 @@ class LocalEngine:
         self._owners.check_lease()
         return self._residence.describe(resident)
 
+    def committed_frame(self, session: SessionId, stream: str) -> int:
+        resident = self._residence.get(session)
+        return 0 if resident is None else resident.session.committed_frame
+
     async def describe(self, session: SessionId) -> SessionInfo:
         """Asking is no use of a session, unless it has to be brought back for it."""
         await self._residence.verified(session)
@@ -247,6 +252,12 @@ class LocalEngine:
             if stream is None and not await self._residence.verified(session):
                 return await self._place(session, stream, find)
             raise
+
+    def _was_lost(self, session: Session, frame_index: int, again: bool, received_through: int | None) -> bool:
+        """The caller had its answer once, or waits for it since before a crash. Callers say so: it is true of a few
+        frames at most, and who says it of others gets no precedence."""
+        said = again or (received_through is not None and frame_index <= received_through)
+        return said and frame_index < session.began_with + self._limits.max_uncommitted + self._limits.window
 
     def _accept(self, resident: Resident, frame_index: int, frame: EncodedImage, durability: Durability) -> Entry:
         session, commits = resident.session, resident.commits

@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass, replace
 
 from service.core.errors import IdempotencyKeyInUse, IdempotencyKeyReused, InvalidOption
 from service.core.ports import Opened, SessionStore
-from service.core.types import EncodedImage, SessionId, SessionInfo, SessionOptions, new_session_id
+from service.core.types import PASSING_KEY, EncodedImage, SessionId, SessionInfo, SessionOptions, new_session_id
 
-KEPT_FOR_S = 24 * 3600.0
-"""How long a key is known."""
+KEPT_FOR_S, PASSING_KEPT_FOR_S = 24 * 3600.0, 600.0
+"""How long a key is known: one that a person chose, and one that a program made up to be able to send again."""
 _LONGEST = 255
 
 
@@ -41,6 +41,10 @@ class Keyed:
     @property
     def name(self) -> str:
         return f"opening:{self.key}"
+
+    @property
+    def kept_for_s(self) -> float:
+        return PASSING_KEPT_FOR_S if self.key.startswith(PASSING_KEY) else KEPT_FOR_S
 
 
 @dataclass(frozen=True)
@@ -93,14 +97,14 @@ class OpeningKeys:
         if keyed is None:
             return new_session_id()
         mine = _Note(keyed.request, new_session_id())
-        kept = await self._store.note(keyed.name, mine.encoded(), KEPT_FOR_S, new=True)
+        kept = await self._store.note(keyed.name, mine.encoded(), keyed.kept_for_s, new=True)
         return _same(_Note.decoded(kept), keyed).session
 
     async def tell(self, keyed: Keyed | None, opened: Opened) -> None:
         """From now on it is what everybody is told who sends the same."""
         if keyed is not None:
             note = _Note(keyed.request, opened.info.session, opened)
-            await self._store.note(keyed.name, note.encoded(), KEPT_FOR_S)
+            await self._store.note(keyed.name, note.encoded(), keyed.kept_for_s)
 
 
 def _same(note: _Note, keyed: Keyed) -> _Note:

@@ -48,6 +48,8 @@ class Session:
         self.received_through = snapshot.received_through
         self.outbox = {kept.frame_index: Entry(kept.frame_index, kept) for kept in snapshot.outbox}
         self.settled_frame = snapshot.next_frame - 1
+        self.began_with = snapshot.next_frame
+        """The frame that was next when the session came into memory: those that a crash has taken follow."""
         self.revision = 0
         self.committed_revision = 0
         self.objects_revision = 0
@@ -206,6 +208,8 @@ class Session:
                 expected=self.next_frame,
             )
         if index is not None and index < last:
+            if (made := self._made_after(index, ordinal, digest)) is not None:
+                return made
             raise FrameAcknowledged(
                 f"frame {last} has come since frame {index}; change the objects after the frame sent last",
                 expected=self.next_frame,
@@ -225,6 +229,13 @@ class Session:
         if count >= most:
             raise Overloaded(f"{count} changes were made after frame {last}; send the next frame", retry_after_s=1.0)
         return None
+
+    def _made_after(self, index: int, ordinal: int | None, digest: str) -> Change | None:
+        """A change whose answer was lost is sent again, and the frame behind it may have come already."""
+        made = next((e.changes_before for e in self.outbox.values() if e.next_before == index + 1), [])
+        place = len(made) if ordinal is None else ordinal
+        found = made[place - 1] if 1 <= place <= len(made) else None
+        return found if found is not None and found.digest == digest else None
 
     def accept_change(self, digest: str) -> tuple[Change, Turn, Turn]:
         """Register a change (as `find_change` allowed): itself, the turn before it, and its own."""

@@ -203,6 +203,9 @@ class FakeEngine:
     async def release(self, session: SessionId, stream: str | None = None) -> SessionInfo:
         return await self.describe(session)
 
+    def committed_frame(self, session: SessionId, stream: str) -> int:
+        return self.sessions[session].next_frame - 1
+
     async def describe(self, session: SessionId) -> SessionInfo:
         state = self._session(session)
         height, width = state.labels.shape

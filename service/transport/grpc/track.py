@@ -14,7 +14,6 @@ from s2spp.v1 import segmentation_pb2 as pb
 from service.core.errors import (
     InvalidOption,
     OwnershipLost,
-    S2sppError,
     SessionExpired,
     SessionUnknown,
     SnapshotDamaged,
@@ -192,15 +191,9 @@ class FrameLoop:
                 frame_index=pending.frame_index,
                 status=status_of(error),
                 of_change=pending.is_change,
-                committed_frame=await self._committed_frame(),
+                committed_frame=self._engine.committed_frame(self._session, self._stream),
             )
             return pb.TrackResponse(error=failed)
-
-    async def _committed_frame(self) -> int:
-        try:
-            return (await self._engine.describe(self._session)).committed_frame
-        except S2sppError:
-            return 0  # nothing is known to be stored
 
 
 _ENDS = (OwnershipLost, SessionUnknown, SessionExpired, SnapshotDamaged)

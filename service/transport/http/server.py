@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,8 +43,9 @@ class HttpServer:
     async def stop(self, grace_s: float) -> None:
         """Tells streams to resume later, takes no new connections, gives running requests `grace_s` seconds, ends what
         is left."""
+        until = time.monotonic() + grace_s
         await self._stopping.stop(grace_s)
-        self._server.config.timeout_graceful_shutdown = max(1, round(grace_s))
+        self._server.config.timeout_graceful_shutdown = max(1, round(until - time.monotonic()))
         self._server.should_exit = True
         await self._serving
 

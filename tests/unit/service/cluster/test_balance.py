@@ -119,6 +119,29 @@ async def test_slow_cameras_stay_where_they_are(monkeypatch: pytest.MonkeyPatch)
     assert handed < readings / 20
 
 
+async def test_streams_that_come_back_are_left_in_peace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker that has the fewest cannot be reached by the gateways."""
+    monkeypatch.setattr(balance, "_EVERY_S", 0.0005)
+    registry, handed, readings = FakeRegistry(worker("b")), 0, 0
+
+    def me() -> WorkerState:
+        nonlocal readings
+        readings += 1
+        return worker("a", busy=10, capacity=64)
+
+    def hand_over() -> bool:
+        nonlocal handed
+        handed += 1
+        return True
+
+    balancing = asyncio.create_task(keep_balance(registry, me, hand_over))
+    await until(lambda: readings > 100)
+    assert 0 < handed <= 6
+    await until(lambda: readings > 200)
+    assert handed > 6, "it is tried again"
+    balancing.cancel()
+
+
 async def test_while_the_registry_is_away_all_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(balance, "_EVERY_S", 0.001)
     me = worker("a", busy=4)

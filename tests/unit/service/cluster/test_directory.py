@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from service.cluster.directory import Directory
@@ -18,6 +20,8 @@ async def directory(registry: FakeRegistry, gone: list[str] | None = None) -> Di
 
     made = Directory(registry, told)
     await made.refresh()
+    for state in made.alive:
+        made.met(state)
     return made
 
 
@@ -41,7 +45,7 @@ async def test_a_known_session_goes_to_the_worker_that_has_it_as_long_as_it_can(
     assert (await view.home(session)).worker == "b"
     await view.refresh()
     assert (await view.home(session)).worker == "b", "it has said nothing new"
-    registry.states["a"] = worker("a", 6)
+    registry.states |= {"a": worker("a", 6), "b": worker("b", 1)}
     await view.refresh()
     assert (await view.home(session)).worker == "a"
     assert (await view.home(session, left="a")).worker == "b", "handed over"
@@ -75,6 +79,59 @@ async def test_a_session_stays_with_its_model() -> None:
     registry.owners[session] = Owner("gone", 1, "m0")
     with pytest.raises(ModelMismatch, match="m0"):
         await view.home(session)
+
+
+async def test_a_model_whose_only_worker_fails_for_a_moment_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = FakeRegistry(worker("a", digest="m1"), worker("b", digest="m2"))
+    view = await directory(registry)
+    session = new_session_id()
+    registry.owners[session] = Owner("a", 1, "m1")
+    view.failed(worker("a", digest="m1"), Unavailable("it broke off"))
+    with pytest.raises(Unavailable, match="m1"):
+        await view.home(session)
+    del registry.states["a"]
+    await view.refresh()
+    with pytest.raises(Unavailable, match="m1"):
+        await view.home(session)
+    monkeypatch.setattr("service.cluster.directory._REMEMBERED_S", 0.0)
+    await view.refresh()
+    with pytest.raises(ModelMismatch):
+        await view.home(session)
+
+
+async def test_a_worker_that_was_never_reached_gets_nothing() -> None:
+    registry = FakeRegistry(worker("a", 7), worker("b"))
+    view = await directory(registry)
+    registry.states["c"] = worker("c")
+    await view.refresh()
+    assert [state.worker for state in view.strangers] == ["c"]
+    assert {view.place().worker for _ in range(12)} == {"a", "b"}
+    view.met(registry.states["c"])
+    assert view.strangers == [] and view.place().worker == "c"
+    del registry.states["c"]
+    await view.refresh()
+    registry.states["c"] = worker("c")
+    await view.refresh()
+    assert [state.worker for state in view.strangers] == ["c"], "another one of that name"
+
+
+async def test_what_was_placed_counts_until_the_worker_has_said_something_new() -> None:
+    registry = FakeRegistry(worker("a", capacity=3), worker("b", busy=3, capacity=3))
+    view = await directory(registry)
+    assert [view.place().worker for _ in range(3)] == ["a", "a", "a"]
+    await view.refresh()
+    with pytest.raises(Overloaded):
+        view.place()
+    registry.states["a"] = replace(worker("a", capacity=3), beat=1)
+    await view.refresh()
+    assert view.place().worker == "a"
+
+
+async def test_asking_for_sessions_that_are_not_there_takes_no_room() -> None:
+    view = await directory(FakeRegistry(worker("a", capacity=2)))
+    for _ in range(5):
+        assert (await view.home(new_session_id())).worker == "a"
+    view.refuse_if_full()
 
 
 async def test_a_full_worker_is_not_chosen_and_a_full_cluster_says_when_to_come_back() -> None:

@@ -7,12 +7,13 @@ import pytest
 from service.batching import BatchingQueue
 from service.cluster.heartbeat import Heartbeat
 from service.core.errors import OwnershipLost, Unavailable
-from service.core.registry import LEASE_S
+from service.core.registry import LEASE_S, WorkerState
 from service.engine import LocalEngine
 from tests.fakes.clock import FakeClock
 from tests.fakes.engine_world import RAW, STRICT, World, first_labels, raw_frame, raw_mask
 from tests.fakes.registry import FakeRegistry, worker
 from tests.fakes.runtime import INFO
+from tests.fakes.waiting import until
 
 
 async def test_the_lease_counts_from_before_the_last_word_that_arrived() -> None:
@@ -36,6 +37,31 @@ async def test_the_lease_counts_from_before_the_last_word_that_arrived() -> None
     assert heartbeat.held
     await heartbeat.stop()
     assert registry.states == {}
+
+
+async def test_one_that_took_longer_than_the_lease_is_followed_by_another_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, registry, heard = FakeClock(), FakeRegistry(), 0
+    heartbeat = Heartbeat(registry, lambda: worker("a"), clock)
+    await heartbeat.start()
+    monkeypatch.setattr("service.cluster.heartbeat.EVERY_S", 0.02)
+    beat = registry.beat
+
+    async def slow(state: WorkerState) -> None:
+        nonlocal heard
+        heard += 1
+        if heard == 1:
+            raise ValueError("something nobody thought of")
+        if heard == 2:
+            clock.advance(LEASE_S + 1)
+            monkeypatch.setattr("service.cluster.heartbeat.EVERY_S", 60.0)
+        await beat(state)
+
+    registry.beat = slow  # type: ignore[method-assign]
+    await until(lambda: heard == 3)
+    assert heartbeat.held
+    await heartbeat.stop()
 
 
 async def test_past_its_lease_a_worker_answers_nothing() -> None:

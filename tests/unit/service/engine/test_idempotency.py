@@ -17,7 +17,7 @@ from service.core.errors import (
     Unavailable,
 )
 from service.core.ports import Opened
-from service.core.types import EncodedImage, MaskFormat, SessionOptions
+from service.core.types import EncodedImage, MaskFormat, SessionOptions, passing_key
 from service.engine import EngineLimits
 from tests.fakes.engine_world import RAW, World, first_labels, raw_frame, raw_mask
 from tests.fakes.waiting import until
@@ -166,6 +166,15 @@ async def test_asking_again_is_a_use_of_the_session(world: World) -> None:
         world.clock.advance(world.limits.idle_timeout_s - 1)
         assert (await open_with(world)).info == first.info
     assert (await world.engine.describe(first.info.session)).expires_in_s == world.limits.idle_timeout_s
+
+
+async def test_a_key_that_a_program_made_up_is_not_kept_for_a_day(world: World) -> None:
+    keys = passing_key(), "a person's"
+    first = [(await open_with(world, key)).info.session for key in keys]
+    world.clock.advance(300)
+    assert [(await open_with(world, key)).info.session for key in keys] == first, "as long as anybody sends it again"
+    world.clock.advance(601)
+    assert [await world.store.recall(f"opening:{key}") is None for key in keys] == [True, False]
 
 
 async def test_a_full_server_still_knows_its_keys() -> None:

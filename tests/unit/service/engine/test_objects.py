@@ -155,6 +155,25 @@ async def test_a_numbered_change_sent_again_has_no_effect_also_after_a_crash(wor
     assert_equal(await state_of(world, session, 7), await state_of(world, await alone(world, 7, 2, 4), 7))
 
 
+async def test_a_change_sent_again_after_the_frame_behind_it_was_made(world: World) -> None:
+    """Its answer was lost with the connection; a resume then names the frame behind it, which is still under way."""
+    session = await world.open()
+    await follow(world, session, 1, 1)
+    await change(world, session, 1, RemoveObject(1), 1)
+    await change(world, session, 1, draw(7, 1), 2)
+    world.runtime.gate.clear()
+    frames = [asyncio.create_task(world.post(session, index, None, RELAXED, 0)) for index in (2, 3)]
+    await asyncio.sleep(0.01)
+    assert (await change(world, session, 1, RemoveObject(1), 1)).object_ids == (3, 7)
+    assert (await change(world, session, 1, draw(7, 1), None)).object_ids == (3, 7), "the last of them"
+    for another in (change(world, session, 1, RemoveObject(3), 1), change(world, session, 1, RemoveObject(3))):
+        with pytest.raises(FrameAcknowledged):
+            await another
+    world.runtime.gate.set()
+    await asyncio.gather(*frames)
+    assert (await world.engine.describe(session)).object_ids == (3, 7)
+
+
 async def test_an_unnumbered_change_is_the_same_again_only_right_after_itself(world: World) -> None:
     session, once = await world.open(), await world.open()
     for what in (draw(7, 0), draw(7, 0), draw(7, 0, left=30), draw(7, 0)):

@@ -89,6 +89,14 @@ async def test_frames_whose_masks_are_at_hand_are_urgent_in_the_order_in_which_t
         await world.post(session, index, None, RELAXED, 3)
     *again, new = asked
     assert again == sorted(again) and len(set(again)) == 3 and new is None
+    # Whoever says it of every frame would keep the others waiting for ever.
+    asked.clear()
+    last = 5 + world.limits.max_uncommitted + world.limits.window
+    for index in range(5, last + 1):
+        await world.engine.segment(
+            session, index, raw_frame(index), durability=RELAXED, received_through=index, again=True
+        )
+    assert asked[-1] is None
     await world.end()
 
 
