@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,26 +96,58 @@ def play(target: str, tale: Story, streams: int, seen: Seen, every_s: float | No
         seen.latencies += own.latencies
 
 
-def cpu_s(pid: int) -> float:
-    spent = psutil.Process(pid).cpu_times()
-    return float(spent.user + spent.system)
+class Spent:
+    """Processor time of a process, while this is entered. `cpu_s`: all of it so far."""
+
+    def __init__(self, pid: int) -> None:
+        self._process = psutil.Process(pid)
+        self.cpu_s = 0.0
+
+    def __enter__(self) -> None:
+        self.cpu_s -= self._now()
+
+    def __exit__(self, *_: object) -> None:
+        self.cpu_s += self._now()
+
+    def _now(self) -> float:
+        spent = self._process.cpu_times()
+        return float(spent.user + spent.system)
 
 
 def throughput(folder: Path, bundle: str, tale: Story) -> str:
-    """Gateway and two workers, one thread each, beside the embedded server with two."""
-    together, alone, spent = Seen(), Seen(), 0.0
-    with Cluster(folder / "cluster", bundle, 2, 1) as cluster, EmbeddedServer(folder / "alone", bundle) as server:
-        gateway = cluster.gateways[0].pid
+    """Gateway and two workers, one thread each, beside the embedded server with two, and the gateway's share beside
+    that of a relay which only passes bytes on."""
+    together, alone, relayed = Seen(), Seen(), Seen()
+    with (
+        Cluster(folder / "cluster", bundle, 2, 1) as cluster,
+        EmbeddedServer(folder / "alone", bundle) as server,
+        relay_to(server.grpc) as (relay, pid),
+    ):
+        gateway, least = Spent(cluster.gateways[0].pid), Spent(pid)
         for _ in range(_ROUNDS):
-            before = cpu_s(gateway)
-            play(cluster.grpc, tale, 4, together)
-            spent += cpu_s(gateway) - before
+            with gateway:
+                play(cluster.grpc, tale, 4, together)
             play(server.grpc, tale, 4, alone)
+            with least:
+                play(relay, tale, 4, relayed)
     return (
         f"gateway and 2 workers {together.rate:.1f} frames/s, embedded {alone.rate:.1f}: "
-        f"{together.rate / alone.rate:.2f} x (wanted: 0.9); the gateway takes {spent / together.frames * 1e3:.2f} ms "
-        "of CPU a frame (wanted: 0.6)"
+        f"{together.rate / alone.rate:.2f} x (wanted: 0.9); the gateway takes "
+        f"{gateway.cpu_s / together.frames * 1e3:.2f} ms of CPU a frame (wanted: 0.6), a bare relay "
+        f"{least.cpu_s / relayed.frames * 1e3:.2f}"
     )
+
+
+@contextmanager
+def relay_to(target: str) -> Iterator[tuple[str, int]]:
+    """Its address, and its process."""
+    command = [sys.executable, "-m", "tests.bench.relay", target]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield f"127.0.0.1:{int(process.stdout.readline())}", process.pid
+        finally:
+            process.kill()
 
 
 def commits(folder: Path, bundle: str, tale: Story) -> str:
