@@ -37,7 +37,15 @@ and 255, is object 1."""
 
 
 def frame_message(frame: FrameLike, jpeg_quality: int | None) -> pb.Image:
-    """A file's bytes travel as they are, pixels raw and so losslessly unless `jpeg_quality` is given.
+    """As `put_frame`, by itself."""
+    image = pb.Image()
+    put_frame(image, frame, jpeg_quality)
+    return image
+
+
+def put_frame(image: pb.Image, frame: FrameLike, jpeg_quality: int | None) -> None:
+    """Into the place of a message where it belongs: put there as a message of its own it is copied, level by level.
+    A file's bytes travel as they are, pixels raw and so losslessly unless `jpeg_quality` is given.
 
     Raises:
         InvalidImage: nothing that FrameLike names.
@@ -47,7 +55,8 @@ def frame_message(frame: FrameLike, jpeg_quality: int | None) -> pb.Image:
     if isinstance(frame, Path):
         frame = frame.read_bytes()
     if isinstance(frame, bytes):
-        return pb.Image(data=frame)
+        image.data = frame
+        return
     if isinstance(frame, Image.Image):
         if frame.mode.startswith(("I", "F")):
             raise InvalidImage(f"a Pillow image of mode {frame.mode} has no colours of 8 bit; give the file itself")
@@ -61,12 +70,13 @@ def frame_message(frame: FrameLike, jpeg_quality: int | None) -> pb.Image:
             f"not {_describe(frame)}"
         )
     if jpeg_quality is None:
-        height, width = frame.shape[:2]
-        return pb.Image(data=frame.tobytes(), format=pb.IMAGE_FORMAT_RAW_RGB8, height=height, width=width)
+        image.data, image.format = frame.tobytes(), pb.IMAGE_FORMAT_RAW_RGB8
+        image.height, image.width = frame.shape[:2]
+        return
     if not 1 <= jpeg_quality <= 100:
         raise InvalidOption(f"jpeg_quality is 1 to 100, not {jpeg_quality}")
     flags = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality]
-    return pb.Image(data=cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), flags)[1].tobytes())
+    image.data = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), flags)[1].tobytes()
 
 
 def mask_message(mask: MaskLike) -> pb.Image:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from s2spp.v1 import segmentation_pb2 as pb
-from service.client.images import FrameLike, MaskLike, frame_message, mask_message
+from service.client.images import FrameLike, MaskLike, frame_message, mask_message, put_frame
 from service.core.types import Flow, MaskFormat, SessionOptions, passing_key
 
 CHANNEL_OPTIONS = [
@@ -56,8 +56,9 @@ def open_request(
 def frame_request(
     frame_index: int, frame: FrameLike, jpeg_quality: int | None, received_through: int
 ) -> pb.TrackRequest:
-    image = frame_message(frame, jpeg_quality)
-    return pb.TrackRequest(frame=pb.Frame(frame_index=frame_index, image=image), received_through=received_through)
+    request = pb.TrackRequest(frame=pb.Frame(frame_index=frame_index), received_through=received_through)
+    put_frame(request.frame.image, frame, jpeg_quality)
+    return request
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +109,6 @@ def segment_request(
     received_through: int | None,
     jpeg_quality: int | None,
 ) -> pb.SegmentFrameRequest:
-    return pb.SegmentFrameRequest(
-        session_id=session,
-        frame_index=frame_index,
-        image=frame_message(frame, jpeg_quality),
-        received_through=received_through,
-    )
+    request = pb.SegmentFrameRequest(session_id=session, frame_index=frame_index, received_through=received_through)
+    put_frame(request.image, frame, jpeg_quality)
+    return request

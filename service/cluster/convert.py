@@ -36,8 +36,15 @@ def durability(given: Durability) -> pb.Durability.ValueType:
     return _DURABILITIES[given]
 
 
-def frame(frame_index: int, given: EncodedImage, durable: Durability, again: bool) -> pb.Frame:
-    return pb.Frame(frame_index=frame_index, image=image(given), durability=durability(durable), again=again)
+def frame_request(frame_index: int, given: EncodedImage, durable: Durability, again: bool) -> pb.TrackRequest:
+    request = pb.TrackRequest(
+        frame=pb.Frame(frame_index=frame_index, durability=durability(durable), again=again),
+    )
+    # In its place: as a message of its own a frame is copied at every level.
+    place = request.frame.image
+    place.data, place.format = given.data, _IMAGE_FORMATS[given.format]
+    place.height, place.width = given.height, given.width
+    return request
 
 
 def change(

@@ -114,7 +114,7 @@ class ClusterEngine:
         again: bool = False,
     ) -> Delivered:
         if stream is not None:
-            request = pb.TrackRequest(frame=convert.frame(frame_index, frame, durability, again))
+            request = convert.frame_request(frame_index, frame, durability, again)
             asked = Asked(frame_index, False, request)
             return convert.delivered((await self._stream(session, stream).ask(asked, received_through)).mask)
         single = pb.SegmentFrameRequest(

@@ -105,7 +105,7 @@ class Upstream:
             self._received_through = max(received_through, self._received_through or 0)
         self._asked.append(asked)
         self._more.set()
-        event = await asyncio.shield(asked.reply)
+        event = await asked.reply
         if event.HasField("error"):
             raise error_from_status(event.error.status)
         return event
