@@ -385,7 +385,9 @@ class Frame(_message.Message):
     frame_index: _builtins.int
     durability: Global___Durability.ValueType
     again: _builtins.bool
-    """Its mask was had before: it brings a session only to where it was before a crash, and need not wait for others."""
+    """Its mask was had before: it brings a session only to where it was before a crash. As many such frames as a crash can
+    take need not wait for others.
+    """
     @_builtins.property
     def image(self) -> Global___Image: ...
     def __init__(
@@ -609,7 +611,7 @@ class CreateSessionRequest(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     idempotency_key: _builtins.str
     """Any text of the caller's choice, such as a UUID. The same request with the same key opens one session, however
-    often it is sent within a day. Another request with it is INVALID_ARGUMENT (IDEMPOTENCY_KEY_REUSED).
+    often it is sent within a day (an hour, for keys that begin with s2spp-once-: the SDK's own). Another request with it is INVALID_ARGUMENT (IDEMPOTENCY_KEY_REUSED).
     """
     @_builtins.property
     def frame(self) -> Global___Image: ...

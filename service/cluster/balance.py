@@ -19,7 +19,7 @@ _TOLERATED = 0.2
 # What is compared are means of so many readings: a slow camera's session is in use in some of them only.
 _READINGS = 12
 # So many handed over within those readings, and none the fewer here.
-_IN_VAIN = 5
+_IN_VAIN, _FEW = 5, 4
 _RESTING = 120  # readings: a minute
 
 
@@ -43,8 +43,8 @@ async def keep_balance(
         for each in heard:
             readings[each.worker].append(each.busy)
         *others, me = (replace(each, busy=round(fmean(readings[each.worker]))) for each in heard)
-        mine = readings[me.worker]
-        if sum(given) >= _IN_VAIN and mine[-1] >= mine[0]:
+        mine = list(readings[me.worker])
+        if sum(given) >= _IN_VAIN and sum(mine[-_FEW:]) >= sum(mine[:_FEW]):
             _log.warning(
                 "%d streams were handed over and came back: gateways may not reach the worker with the fewest; "
                 "no more are for a minute",

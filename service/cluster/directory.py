@@ -38,6 +38,7 @@ class Directory:
         self._placed: Counter[str] = Counter()  # since the worker last told how many it has
         self._recovering: deque[tuple[float, str]] = deque()  # when, and where
         self._broken: dict[str, tuple[WorkerState, Unavailable]] = {}
+        self._began = time.monotonic()
         self._met: set[str] = set()
         self._served: dict[str, float] = {}  # models, and when they were seen last
         self._watching: asyncio.Task[None] | None = None
@@ -88,6 +89,10 @@ class Directory:
             self._broken[worker.worker] = self._workers.get(worker.worker, worker), problem
         elif isinstance(problem, Overloaded):
             self._placed[worker.worker] += worker.capacity
+
+    def spare(self, worker: WorkerState) -> None:
+        """What was placed there last came to nothing, and takes no room."""
+        self._placed[worker.worker] = max(0, self._placed[worker.worker] - 1)
 
     async def owner(self, session: SessionId) -> Owner | None:
         """Raises Unavailable."""
@@ -141,7 +146,8 @@ class Directory:
         if model_digest is not None:
             served = {state.model_digest for state in fit}
             fit = [state for state in fit if state.model_digest == model_digest]
-            if not fit and model_digest in self._served:
+            new_here = time.monotonic() - self._began < _REMEMBERED_S
+            if not fit and (new_here or model_digest in self._served):
                 raise Unavailable(f"no worker with model {model_digest} can take a session now; try again in a moment")
             if not fit:
                 raise ModelMismatch(

@@ -12,6 +12,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+import grpc
+
 from s2spp.v1 import segmentation_pb2 as pb
 from service.client import wire
 from service.cluster import convert
@@ -43,7 +45,7 @@ _log = logging.getLogger(__name__)
 _Reply = TypeVar("_Reply")
 _CALL_S = 30.0
 _PAUSE_S = 0.05
-_MEET_EVERY_S, _MEET_WITHIN_S = 0.1, 2.0
+_MEET_EVERY_S, _MEET_AGAIN_S, _MEET_WITHIN_S = 0.1, 0.5, 2.0
 
 
 class ClusterEngine:
@@ -64,6 +66,10 @@ class ClusterEngine:
         """Raises Unavailable: the registry does not answer."""
         await self._directory.start()
         self._learning = asyncio.create_task(self._learn())
+        # Those that are there are met before the first caller comes; one that does not answer is not waited for long.
+        until = time.monotonic() + _MEET_WITHIN_S
+        while self._directory.strangers and time.monotonic() < until:
+            await asyncio.sleep(_MEET_EVERY_S / 5)
 
     async def close(self) -> None:
         if self._learning is not None:
@@ -226,7 +232,11 @@ class ClusterEngine:
             try:
                 worker = self._directory.place() if session is None else await self._directory.home(session)
                 return await told(worker, ask(self._links.stub(worker)))
-            except (Unavailable, OwnershipLost, IdempotencyKeyInUse, Overloaded) as problem:
+            except S2sppError as problem:
+                if session is None and worker is not None:
+                    self._directory.spare(worker)
+                if not isinstance(problem, Unavailable | OwnershipLost | IdempotencyKeyInUse | Overloaded):
+                    raise
                 if session is None and problem.metadata.get("limit") == "client":
                     raise  # the worker has room for others
                 if worker is not None:
@@ -245,32 +255,36 @@ class ClusterEngine:
         task.add_done_callback(self._cutting.discard)
 
     async def _learn(self) -> None:
-        """What models the workers serve; and whether each can be reached from here: until it was, it gets nothing."""
+        """Meets the workers as they come."""
         meeting: dict[str, asyncio.Task[None]] = {}
-        warned: set[str] = set()
         async with asyncio.TaskGroup() as group:
             while True:
                 strangers = {worker.worker: worker for worker in self._directory.strangers}
-                warned &= strangers.keys()
-                meeting = {name: task for name, task in meeting.items() if not task.done()}
+                for name in [name for name, task in meeting.items() if name not in strangers or task.done()]:
+                    meeting.pop(name).cancel()
                 for name in strangers.keys() - meeting.keys():
-                    meeting[name] = group.create_task(self._meet(strangers[name], warned))
+                    meeting[name] = group.create_task(self._meet(strangers[name]))
                 await asyncio.sleep(_MEET_EVERY_S)
 
-    async def _meet(self, worker: WorkerState, warned: set[str]) -> None:
-        try:
-            model = await told(worker, self._links.stub(worker).GetModel(pb.GetModelRequest(), timeout=_MEET_WITHIN_S))
-            self._models[worker.model_digest] = wire.model_info(model)
-            self._directory.met(worker)
-        except S2sppError as problem:
-            if worker.worker not in warned:
-                _log.warning(
-                    "worker %s says that it is at %s, and does not answer there: %s. S2SPP_ADVERTISE tells a worker "
-                    "where gateways reach it",
-                    worker.worker,
-                    worker.address,
-                    problem,
-                )
-            warned.add(worker.worker)
-        except Exception:
-            _log.exception("what worker %s says of its model cannot be used", worker.worker)
+    async def _meet(self, worker: WorkerState) -> None:
+        """Until it has said what model it serves: before, no session is placed there."""
+        pause_s = _MEET_EVERY_S
+        while True:
+            try:
+                stub = self._links.stub(worker)
+                model = wire.model_info(await stub.GetModel(pb.GetModelRequest(), timeout=_MEET_WITHIN_S))
+                break
+            except Exception as problem:
+                if pause_s == _MEET_EVERY_S:
+                    said = problem.details() if isinstance(problem, grpc.aio.AioRpcError) else problem
+                    _log.warning(
+                        "worker %s says that it is at %s, and does not answer there: %s. S2SPP_ADVERTISE tells a "
+                        "worker where gateways reach it",
+                        worker.worker,
+                        worker.address,
+                        said,
+                    )
+            await asyncio.sleep(pause_s)
+            pause_s = _MEET_AGAIN_S
+        self._models[worker.model_digest] = model
+        self._directory.met(worker)

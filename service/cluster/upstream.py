@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,7 @@ from service.cluster import convert
 from service.cluster.directory import Directory
 from service.cluster.links import Links, told
 from service.core.errors import (
+    FrameAcknowledged,
     FrameDropped,
     IdempotencyKeyInUse,
     InvalidInput,
@@ -65,8 +66,8 @@ class _Interrupted(Exception):
 
 
 class Upstream:
-    """One session's stream, for one event loop. Its calls raise what the workers say, and Unavailable once no worker
-    could take the session for `retry_for_s`."""
+    """One session's stream, for one event loop. Its calls raise what the workers say; once no worker could take the
+    session for `retry_for_s`, an error that `ends_stream`."""
 
     def __init__(
         self, directory: Directory, links: Links, observer: ClusterObserver, client: str, retry_for_s: float
@@ -84,7 +85,6 @@ class Upstream:
         self._received_through: int | None = None
         self._begun: asyncio.Future[Resumed] = asyncio.get_running_loop().create_future()
         self._problem: S2sppError | None = None
-        self._closed = False
         self._left: str | None = None  # the worker that has handed the session over
         self._task: asyncio.Task[None] | None = None
 
@@ -100,7 +100,7 @@ class Upstream:
     async def ask(self, asked: Asked, received_through: int | None) -> pb.TrackResponse:
         """Sends, in the order of the calls. Returns the answer; raises what the worker says of it instead."""
         if self._problem is not None:
-            self._begin_again(self._problem)
+            raise self._problem
         if received_through is not None:
             self._received_through = max(received_through, self._received_through or 0)
         self._asked.append(asked)
@@ -115,16 +115,7 @@ class Upstream:
         """The last frame that workers said to be stored."""
         return self._kept.told_committed
 
-    def _begin_again(self, problem: S2sppError) -> None:
-        """No worker could take the session in time: who goes on asking has one looked for once more."""
-        if self._closed or not _may_pass(problem):
-            raise problem
-        self._problem = None
-        self._patience.progress()
-        self._task = asyncio.create_task(self._run(self._resumption()))
-
     async def close(self) -> None:
-        self._closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -159,6 +150,8 @@ class Upstream:
             self._end(S2sppError("internal error in a stream; the gateway's log says more"))
 
     def _end(self, problem: S2sppError) -> None:
+        # Its caller has to know: a frame sent later may not take the session back from whoever resumed it meanwhile.
+        problem.ends_stream = True
         self._problem = self._problem or problem
         if not self._begun.done():
             self._begun.set_exception(problem)
@@ -189,6 +182,8 @@ class Upstream:
             while True:
                 self._take(await self._event(worker, call), in_flight.popleft())
         except S2sppError as problem:
+            if worker is not None and self._session is None:
+                self._directory.spare(worker)
             if worker is not None and "handed_over" in problem.metadata:
                 self._left = worker.worker
                 if self._patience.joined:
@@ -261,13 +256,9 @@ class Upstream:
 
     async def _send(self, worker: WorkerState, call: Call, next_frame: int, in_flight: deque[Asked | Sent]) -> None:
         """What the worker lacks of what was answered, then what is asked, as it comes."""
-        numbers: Counter[int] = Counter()
         for sent in self._kept.since(next_frame):
             sent.done = False
-            if sent.is_change:
-                numbers[sent.frame_index] += 1
-                _place(sent, numbers[sent.frame_index])
-            else:
+            if not sent.is_change:
                 sent.request.frame.again = True
             await self._pass_on(worker, call, sent, in_flight)
         if self._patience.lost_since is not None:
@@ -300,7 +291,7 @@ class Upstream:
             self._cursor -= 1
             assert isinstance(sent, Asked)
             self._settle(sent, event)
-        elif event.HasField("error") and not _takes_its_index(event.error):
+        elif event.HasField("error") and not _is_over(event.error, sent):
             # It was answered before, by another worker: this one has to come to the same.
             raise error_from_status(event.error.status)
         sent.done = True
@@ -309,15 +300,11 @@ class Upstream:
 
     def _settle(self, asked: Asked, event: pb.TrackResponse) -> None:
         if event.HasField("objects"):
-            asked.frame_index = event.objects.next_frame - 1  # the caller need not have said which
+            _place(asked, event.objects.next_frame - 1)
         if not event.HasField("error") or _takes_its_index(event.error):
             self._kept.add(asked)
         self._kept.committed(_committed(event))
         asked.answer(event)
-
-
-def _may_pass(problem: S2sppError) -> bool:
-    return isinstance(problem, Unavailable | Overloaded) or type(problem) is S2sppError
 
 
 def _takes_its_index(error: pb.FrameError) -> bool:
@@ -325,11 +312,19 @@ def _takes_its_index(error: pb.FrameError) -> bool:
     return not error.of_change and isinstance(error_from_status(error.status), InvalidInput | FrameDropped)
 
 
-def _place(sent: Sent, number: int) -> None:
-    """The change that was made is told from a new one, wherever its session has got to."""
-    placed = sent.request.draw if sent.request.HasField("draw") else sent.request.remove
-    placed.frame_index = sent.frame_index
-    placed.ordinal = placed.ordinal or number
+def _is_over(error: pb.FrameError, sent: Sent) -> bool:
+    """What was answered once and is sent again is as it was, with this error. Changes that all are there already are
+    made once more, one after the other: that comes to the same, and what is refused on the way is."""
+    if sent.is_change:
+        return isinstance(error_from_status(error.status), InvalidInput | FrameAcknowledged)
+    return _takes_its_index(error)
+
+
+def _place(sent: Sent, frame_index: int) -> None:
+    """Where its caller left that out. Sent again it belongs there, wherever its session has got to."""
+    change = sent.request.draw if sent.request.HasField("draw") else sent.request.remove
+    if not change.HasField("frame_index"):
+        sent.frame_index = change.frame_index = frame_index
 
 
 def _committed(event: pb.TrackResponse) -> int:

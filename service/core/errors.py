@@ -33,6 +33,8 @@ class S2sppError(Exception):
     reason: ClassVar[str] = "INTERNAL"
     retry_after_s: float | None = None
     """When the same request may well succeed; None: not by waiting."""
+    ends_stream = False
+    """The stream whose frame or change it is told of has come to its end; to go on, the session is resumed."""
 
     def __init__(self, message: str, **metadata: str | int | float) -> None:
         super().__init__(message)

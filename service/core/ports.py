@@ -172,7 +172,8 @@ class Engine(Protocol):
         order of the calls is the order of the frames. `received_through` None: frame_index - 1. `stream`: who sends, by
         the name that it opened or resumed with; OwnershipLost once another one has resumed the session. In a realtime
         session indices may be skipped, and FrameDropped is raised for a frame that a newer one has overtaken.
-        `told_committed`: as in `resume`. `again`: it was sent before a crash, and need not wait for others."""
+        `told_committed`: as in `resume`. `again`: it was sent before a crash; as
+        many as one can take need not wait for others."""
         ...
 
     async def resume(

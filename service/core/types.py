@@ -31,12 +31,12 @@ def new_session_id() -> SessionId:
     return SessionId(secrets.token_urlsafe(24))
 
 
-PASSING_KEY = "once-"
+PASSING_KEY = "s2spp-once-"
 
 
 def passing_key() -> str:
-    """An idempotency key of a request that is sent again within minutes or never, as programs make one up: it is not
-    worth being known for a day."""
+    """An idempotency key that this software makes up, to be able to send a request again while it is tried: not worth
+    being known for a day."""
     return PASSING_KEY + secrets.token_hex(16)
 
 

@@ -253,11 +253,15 @@ class LocalEngine:
                 return await self._place(session, stream, find)
             raise
 
-    def _was_lost(self, session: Session, frame_index: int, again: bool, received_through: int | None) -> bool:
+    @staticmethod
+    def _was_lost(session: Session, frame_index: int, again: bool, received_through: int | None) -> bool:
         """The caller had its answer once, or waits for it since before a crash. Callers say so: it is true of a few
-        frames at most, and who says it of others gets no precedence."""
+        frames at most, and who says it of more gets no precedence."""
         said = again or (received_through is not None and frame_index <= received_through)
-        return said and frame_index < session.began_with + self._limits.max_uncommitted + self._limits.window
+        if not said or not session.may_be_lost:
+            return False
+        session.may_be_lost -= 1
+        return True
 
     def _accept(self, resident: Resident, frame_index: int, frame: EncodedImage, durability: Durability) -> Entry:
         session, commits = resident.session, resident.commits

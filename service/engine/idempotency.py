@@ -18,8 +18,8 @@ from service.core.errors import IdempotencyKeyInUse, IdempotencyKeyReused, Inval
 from service.core.ports import Opened, SessionStore
 from service.core.types import PASSING_KEY, EncodedImage, SessionId, SessionInfo, SessionOptions, new_session_id
 
-KEPT_FOR_S, PASSING_KEPT_FOR_S = 24 * 3600.0, 600.0
-"""How long a key is known: one that a person chose, and one that a program made up to be able to send again."""
+KEPT_FOR_S, PASSING_KEPT_FOR_S = 24 * 3600.0, 3600.0
+"""How long a key is known: a caller's, and a `passing_key`."""
 _LONGEST = 255
 
 

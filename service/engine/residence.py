@@ -188,7 +188,7 @@ class Residence:
             except Exception as error:
                 raise told(error, f"restoring session {session}") from error
             self._table.make_room_for(snapshot.client)
-            self._take_in(snapshot)
+            self._take_in(snapshot).session.may_be_lost = self._limits.max_uncommitted + self._limits.window
             self._observer.session_restored()
 
     async def _delete(self, session: SessionId) -> None:

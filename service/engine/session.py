@@ -48,8 +48,8 @@ class Session:
         self.received_through = snapshot.received_through
         self.outbox = {kept.frame_index: Entry(kept.frame_index, kept) for kept in snapshot.outbox}
         self.settled_frame = snapshot.next_frame - 1
-        self.began_with = snapshot.next_frame
-        """The frame that was next when the session came into memory: those that a crash has taken follow."""
+        self.may_be_lost = 0
+        """So many of the frames that come next a crash may have taken, whose caller has waited or has their masks."""
         self.revision = 0
         self.committed_revision = 0
         self.objects_revision = 0
@@ -232,7 +232,7 @@ class Session:
 
     def _made_after(self, index: int, ordinal: int | None, digest: str) -> Change | None:
         """A change whose answer was lost is sent again, and the frame behind it may have come already."""
-        made = next((e.changes_before for e in self.outbox.values() if e.next_before == index + 1), [])
+        made = next((entry.changes_before for entry in self.outbox.values() if entry.comes_after == index), [])
         place = len(made) if ordinal is None else ordinal
         found = made[place - 1] if 1 <= place <= len(made) else None
         return found if found is not None and found.digest == digest else None

@@ -72,6 +72,11 @@ class Entry:
     urgent: float | None = None
     of_stream: bool = False
 
+    @property
+    def comes_after(self) -> int:
+        """The frame that had been the last one when this index came first."""
+        return self.next_before - 1 if self.instead_of is None else self.instead_of.comes_after
+
 
 def overtaken(frame_index: int) -> FrameDropped:
     """What is said of a realtime frame that is not stepped any more."""

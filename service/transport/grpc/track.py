@@ -14,6 +14,7 @@ from s2spp.v1 import segmentation_pb2 as pb
 from service.core.errors import (
     InvalidOption,
     OwnershipLost,
+    S2sppError,
     SessionExpired,
     SessionUnknown,
     SnapshotDamaged,
@@ -174,8 +175,8 @@ class FrameLoop:
         )
 
     async def _response(self, pending: _Pending) -> pb.TrackResponse | None:
-        """A frame that failed is an answer like any other; only losing the session ends the stream. None: it was given
-        back, as the stream ends."""
+        """A frame that failed is an answer like any other; only losing the session, or those who serve it, ends the
+        stream. None: it was given back, as the stream ends."""
         try:
             said = await pending.answer
             self._told_committed = max(self._told_committed, said.committed_frame)
@@ -187,6 +188,8 @@ class FrameLoop:
         except Exception as error:
             if isinstance(error, Unavailable) and (self.leaving or self._stopping.is_set()):
                 return None
+            if isinstance(error, S2sppError) and error.ends_stream:
+                raise
             failed = pb.FrameError(
                 frame_index=pending.frame_index,
                 status=status_of(error),

@@ -48,9 +48,10 @@ from service.transport.rest.sessions import RawHeight, RawWidth, ReceivedThrough
 
 _log = logging.getLogger(__name__)
 _RESTART = 1012
+"""Close code: the session is to be resumed; in a moment, where the server stops or has no worker."""
 _CONFLICT = 4409
 """Close code, with the reason: the session is another stream's now, or older than this one knows it."""
-_ENDS = (OwnershipLost, SessionRolledBack)
+_CONFLICTS = (OwnershipLost, SessionRolledBack)
 
 
 def stream_routes(engine: Engine, window: int, stopping: Stopping) -> APIRouter:
@@ -234,10 +235,10 @@ class _FrameStream:
             here = here and await self._send(*_replayed(answer, info.committed_frame))
             self._sent_through = answer.frame_index
         while (pending := await self._pending.get()) is not None:
-            text, mask, ends = await self._outcome(pending)
+            text, mask, end = await self._outcome(pending)
             here = here and await self._send(text, mask)
-            if ends and here:
-                await self._socket.close(_CONFLICT, ends)
+            if end is not None and here:
+                await self._socket.close(_CONFLICT if isinstance(end, _CONFLICTS) else _RESTART, end.reason)
                 here = False
             self._pending.task_done()
             self._slots.release()
@@ -253,7 +254,7 @@ class _FrameStream:
             return False
         return True
 
-    async def _outcome(self, pending: _Pending) -> tuple[str, bytes, str]:
+    async def _outcome(self, pending: _Pending) -> tuple[str, bytes, S2sppError | None]:
         """What is said of a frame or change, its mask (empty with a problem), and why the stream ends with it."""
         where: dict[str, Any] = {"frame_index": pending.frame_index}
         if pending.of_change:
@@ -262,16 +263,17 @@ class _FrameStream:
             said = await pending.work
         except S2sppError as error:
             self._numbering_lost |= not isinstance(error, (InvalidInput, FrameAcknowledged, FrameDropped))
-            return json.dumps(problem(error) | where), b"", error.reason if isinstance(error, _ENDS) else ""
+            end = error if error.ends_stream or isinstance(error, _CONFLICTS) else None
+            return json.dumps(problem(error) | where), b"", end
         except Exception:
             _log.exception("frame %d of a stream failed", pending.frame_index)
             self._numbering_lost = True
-            return json.dumps(problem(unexpected()) | where), b"", ""
+            return json.dumps(problem(unexpected()) | where), b"", None
         self._told_committed = max(self._told_committed, said.committed_frame)
         if isinstance(said, SessionInfo):
-            return json.dumps({"objects": SessionOut.model_validate(said).model_dump()}), b"", ""
+            return json.dumps({"objects": SessionOut.model_validate(said).model_dump()}), b"", None
         self._sent_through = pending.frame_index
-        return AnswerOut.of(said).model_dump_json(), said.answer.mask, ""
+        return AnswerOut.of(said).model_dump_json(), said.answer.mask, None
 
 
 def _replayed(answer: Answer | Failure, committed_frame: int) -> tuple[str, bytes]:

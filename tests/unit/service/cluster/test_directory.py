@@ -70,7 +70,8 @@ async def test_sessions_that_lost_their_worker_are_shared_out_for_the_work_they_
     assert (await view.home(sessions[0], left="b")).worker == "b"
 
 
-async def test_a_session_stays_with_its_model() -> None:
+async def test_a_session_stays_with_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.cluster.directory._REMEMBERED_S", 0.0)
     registry = FakeRegistry(worker("a", 5, digest="m1"), worker("b", digest="m2"))
     view = await directory(registry)
     session = new_session_id()
@@ -122,6 +123,8 @@ async def test_what_was_placed_counts_until_the_worker_has_said_something_new() 
     await view.refresh()
     with pytest.raises(Overloaded):
         view.place()
+    view.spare(registry.states["a"])
+    assert view.place().worker == "a", "one of them came to nothing"
     registry.states["a"] = replace(worker("a", capacity=3), beat=1)
     await view.refresh()
     assert view.place().worker == "a"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from service.cluster.engine import ClusterEngine
-from service.core.errors import InvalidImage, Unavailable
-from service.core.types import Durability, EncodedImage, RemoveObject, SessionId
+from service.core.errors import FrameAcknowledged, InvalidImage, InvalidOption, Unavailable
+from service.core.types import Durability, EncodedImage, RemoveObject, SessionId, SessionInfo
 from service.telemetry import Telemetry
 from service.transport.grpc import GrpcServer, start_grpc
 from tests.fakes.engine import FakeEngine
@@ -52,9 +52,12 @@ class Workers:
         opened = await self.cluster.open(raw_frame(0), raw_mask(first_labels()), RAW, stream="s")
         return opened.info.session
 
-    async def send(self, session: SessionId, index: int, frame: EncodedImage | None = None) -> int:
+    async def met(self) -> None:
+        await until(lambda: bool(self.cluster.models()))
+
+    async def send(self, session: SessionId, index: int, frame: EncodedImage | None = None, stream: str = "s") -> int:
         frame = raw_frame(index) if frame is None else frame
-        delivered = await self.cluster.segment(session, index, frame, durability=RELAXED, stream="s")
+        delivered = await self.cluster.segment(session, index, frame, durability=RELAXED, stream=stream)
         return delivered.answer.frame_index
 
 
@@ -70,56 +73,97 @@ async def running(retry_for_s: float) -> AsyncIterator[Workers]:
         yield workers
 
 
-async def test_a_stream_outlives_a_time_without_workers() -> None:
-    """Who is told that nobody is there may go on asking: a stream that stays open is no stream that is dead."""
+async def test_a_stream_that_no_worker_took_in_time_has_ended_and_its_session_goes_on() -> None:
+    """Its caller has to resume: a late frame of a stream that was given up must not take the session from a newer."""
     async with running(retry_for_s=0.4) as workers:
         await workers.start("a")
-        await until(lambda: bool(workers.cluster.models()))
+        await workers.met()
         session = await workers.open()
         assert await workers.send(session, 1) == 1
         await workers.kill("a")
-        for _ in range(2):
-            with pytest.raises(Unavailable):
-                await workers.send(session, 2)
+        with pytest.raises(Unavailable) as lost:
+            await workers.send(session, 2)
+        assert lost.value.ends_stream
         await workers.start("b")
-        deadline = asyncio.get_running_loop().time() + 10
-        while True:
-            try:
-                assert await workers.send(session, 2) == 2
-                break
-            except Unavailable:
-                assert asyncio.get_running_loop().time() < deadline
-        assert await workers.send(session, 3) == 3
-        # An end by its own side is one.
-        await workers.cluster.leave(session, "s")
-        assert workers.engines["b"].calls[-1].frame_index == 3
+        await workers.met()
+        with pytest.raises(Unavailable) as still:
+            await workers.send(session, 2)
+        assert still.value.ends_stream
+        await workers.cluster.resume(session, 1, "newer")
+        assert await workers.send(session, 2, stream="newer") == 2
+        with pytest.raises(Unavailable):
+            await workers.send(session, 3)
+        assert await workers.send(session, 3, stream="newer") == 3
 
 
 async def test_changes_that_nobody_numbered_are_made_again_where_they_were_made() -> None:
     async with running(retry_for_s=10) as workers:
         await workers.start("a")
-        await until(lambda: bool(workers.cluster.models()))
+        await workers.met()
         session = await workers.open()
         for index in (1, 2):
             await workers.send(session, index)
         for object_id in (1, 3):
             info = await workers.cluster.change(session, None, RemoveObject(object_id), durability=RELAXED, stream="s")
         assert info.object_ids == ()
-        assert workers.engines["a"].ordinals == [None, None]
         await workers.kill("a")
         second = await workers.start("b")
         assert await workers.send(session, 3) == 3
-        made = [
-            (index, change, number)
-            for (_, index, change, _), number in zip(second.changes, second.ordinals, strict=True)
+        assert [(index, change) for _, index, change, _ in second.changes] == [
+            (2, RemoveObject(1)),
+            (2, RemoveObject(3)),
         ]
-        assert made == [(2, RemoveObject(1), 1), (2, RemoveObject(3), 2)]
+
+
+async def test_changes_that_are_there_already_may_be_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without numbers the worker cannot know the first of two again: an object that is gone cannot be removed."""
+    async with running(retry_for_s=10) as workers:
+        await workers.start("a")
+        await workers.met()
+        session = await workers.open()
+        await workers.send(session, 1)
+        for object_id in (1, 3):
+            await workers.cluster.change(session, 1, RemoveObject(object_id), durability=RELAXED, stream="s")
+        await workers.kill("a")
+        second, refused = await workers.start("b"), []
+
+        async def refuse(*args: Any, **_: Any) -> SessionInfo:
+            refused.append(args[1])
+            raise FrameAcknowledged("frames have come since") if len(refused) == 1 else InvalidOption("no object 3")
+
+        monkeypatch.setattr(second, "change", refuse)
+        assert await workers.send(session, 2) == 2
+        assert refused == [1, 1]
+        with pytest.raises(InvalidOption, match="no object 3"):
+            await workers.cluster.change(session, 2, RemoveObject(3), durability=RELAXED, stream="s")
+
+
+async def test_a_change_belongs_where_its_caller_said_whatever_came_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(retry_for_s=10) as workers:
+        first = await workers.start("a")
+        await workers.met()
+        session = await workers.open()
+        await workers.send(session, 1)
+        change = first.change
+
+        async def and_a_frame(*args: Any, **options: Any) -> SessionInfo:
+            """By somebody else."""
+            info = await change(*args, **options)
+            first.sessions[session].next_frame += 1
+            return replace(info, next_frame=info.next_frame + 1)
+
+        monkeypatch.setattr(first, "change", and_a_frame)
+        await workers.cluster.change(session, 1, RemoveObject(1), durability=RELAXED, stream="s")
+        await workers.kill("a")
+        second = await workers.start("b")
+        assert await workers.send(session, 3) == 3
+        assert second.changes == [], "it was before the frame that the worker has"
 
 
 async def test_what_is_known_to_be_stored_is_told_with_a_bad_frame_without_asking_a_worker() -> None:
     async with running(retry_for_s=10) as workers:
         engine = await workers.start("a")
-        await until(lambda: bool(workers.cluster.models()))
+        await workers.met()
         session = await workers.open()
         for index in (1, 2):
             await workers.send(session, index)

@@ -174,6 +174,17 @@ async def test_a_change_sent_again_after_the_frame_behind_it_was_made(world: Wor
     assert (await world.engine.describe(session)).object_ids == (3, 7)
 
 
+async def test_also_after_a_bad_frame_that_was_tried_anew(world: World) -> None:
+    session = await world.open()
+    await follow(world, session, 1, 1)
+    with pytest.raises(UnsupportedMedia):
+        await world.post(session, 2, EncodedImage(b"no picture"), RELAXED, 0)
+    await world.post(session, 2, raw_frame(2), RELAXED, 0)
+    await change(world, session, 2, draw(7, 2), 1)
+    await world.post(session, 3, raw_frame(3), RELAXED, 0)
+    assert 7 in (await change(world, session, 2, draw(7, 2), 1)).object_ids
+
+
 async def test_an_unnumbered_change_is_the_same_again_only_right_after_itself(world: World) -> None:
     session, once = await world.open(), await world.open()
     for what in (draw(7, 0), draw(7, 0), draw(7, 0, left=30), draw(7, 0)):

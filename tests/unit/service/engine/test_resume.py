@@ -91,13 +91,27 @@ async def test_frames_whose_masks_are_at_hand_are_urgent_in_the_order_in_which_t
     assert again == sorted(again) and len(set(again)) == 3 and new is None
     # Whoever says it of every frame would keep the others waiting for ever.
     asked.clear()
-    last = 5 + world.limits.max_uncommitted + world.limits.window
-    for index in range(5, last + 1):
+    most = world.limits.max_uncommitted + world.limits.window
+    for index in range(5, 5 + most):
         await world.engine.segment(
             session, index, raw_frame(index), durability=RELAXED, received_through=index, again=True
         )
-    assert asked[-1] is None
+    assert sum(urgent is not None for urgent in asked) == most - 3 and asked[-1] is None
     await world.end()
+
+
+async def test_a_session_that_was_not_lost_has_no_precedence(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float | None] = []
+    step = BatchingQueue.step
+
+    async def noted(queue: BatchingQueue, *args: Any, urgent: float | None) -> StepResult:
+        asked.append(urgent)
+        return await step(queue, *args, urgent=urgent)
+
+    monkeypatch.setattr(BatchingQueue, "step", noted)
+    session = await world.open()
+    await world.engine.segment(session, 1, raw_frame(1), durability=RELAXED, received_through=1, again=True)
+    assert asked == [None]
 
 
 async def test_masks_taken_ahead_of_the_store_are_no_loss() -> None:

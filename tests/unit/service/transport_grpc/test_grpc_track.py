@@ -90,6 +90,17 @@ async def test_a_bad_frame_is_answered_in_its_place_and_the_stream_goes_on(engin
     assert "inner-host" not in str(events[4])
 
 
+async def test_a_stream_that_nobody_serves_any_more_ends_so_that_it_is_resumed(engine: FakeEngine, stub: Any) -> None:
+    engine.frame_failures[2] = Unavailable("no worker")
+    engine.frame_failures[2].ends_stream = True  # type: ignore[attr-defined]
+    call = await begun(stub, [open_request(), *(frame_request(index) for index in (1, 2, 3))])
+    assert (await call.read()).HasField("session")
+    assert (await call.read()).mask.frame_index == 1
+    with pytest.raises(grpc.aio.AioRpcError, match="no worker") as ended:
+        await call.read()
+    assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
 async def test_a_gap_names_the_index_that_is_expected(stub: Any) -> None:
     events = await rest(await begun(stub, [open_request(), frame_request(1), frame_request(5)]))
     status = events[2].error.status

@@ -287,3 +287,14 @@ async def test_a_caller_that_leaves_does_not_break_the_frames_it_sent(port: int,
     async with stream(port) as socket:
         await socket.send(b"3")
         assert (await answer(socket))[0]["frame_index"] == 3
+
+
+async def test_a_stream_that_nobody_serves_any_more_is_closed_to_be_resumed(port: int, engine: ScriptedEngine) -> None:
+    async with stream(port) as socket:
+        engine.failure = Unavailable("no worker")
+        engine.failure.ends_stream = True
+        await socket.send(b"1")
+        assert (await answer(socket))[0]["reason"] == "UNAVAILABLE"
+        with pytest.raises(ConnectionClosed) as closed:
+            await asyncio.wait_for(socket.recv(), 10)
+    assert closed.value.rcvd is not None and (closed.value.rcvd.code, closed.value.rcvd.reason) == (1012, "UNAVAILABLE")
