@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -11,6 +12,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _PREFIX = "S2SPP_"
+_NEARLY = 0.9
 _OTLP_NAMES = ("S2SPP_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
@@ -121,6 +123,15 @@ class Settings(BaseSettings):
 def variable(field: str) -> str:
     """The environment variable of a setting."""
     return "REDIS_URL" if field == "redis_url" else _PREFIX + field.upper()
+
+
+def misspelt() -> dict[str, str]:
+    """Environment variables that are nearly one of ours -> the one that is probably meant. Others with our prefix are
+    nobody's mistake: Kubernetes makes some for every Service."""
+    known = {variable(field) for field in Settings.model_fields} | set(_OTLP_NAMES)
+    strangers = [name for name in os.environ if name.startswith(_PREFIX) and name not in known]
+    nearest = {name: get_close_matches(name, known, n=1, cutoff=_NEARLY) for name in strangers}
+    return {name: meant[0] for name, meant in nearest.items() if meant}
 
 
 def _told(fault: ErrorDetails) -> str:

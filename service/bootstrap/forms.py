@@ -17,7 +17,7 @@ from service.bootstrap.parts import CannotServe, build_engine, load_runtime, ope
 from service.bootstrap.process import stop_signal
 from service.core.errors import Unavailable
 from service.core.registry import WorkerState
-from service.settings import Settings
+from service.settings import Settings, misspelt
 
 if TYPE_CHECKING:
     from service.telemetry import Telemetry
@@ -135,6 +135,8 @@ async def _process(settings: Settings, stop_with_stdin: bool) -> AsyncIterator[_
     from service.telemetry import Telemetry, configure_logging
 
     configure_logging(settings.log_level, settings.log_format)
+    for name, meant in misspelt().items():
+        _log.warning("%s is no setting, and has no effect; %s is one", name, meant)
     told_to_stop = stop_signal(stop_with_stdin)
     async with AsyncExitStack() as stack:
         traces = open_traces(settings.otlp_endpoint)

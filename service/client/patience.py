@@ -20,6 +20,8 @@ class Patience:
         self._at_once = at_once
         self._pause_s = 0.0
         self._faults = 0
+        self.attempts = 0
+        """Since there was progress, the next one included."""
         self._joined_at: float | None = None
         self.lost_since: float | None = None
         """None: there was progress since."""
@@ -45,9 +47,10 @@ class Patience:
         now = time.monotonic()
         lasted = self._joined_at is not None and now - self._joined_at > self._retry_for_s
         if self.lost_since is None or lasted:
-            self.lost_since = now
+            self.lost_since, self.attempts = now, 1
             self._pause_s = 0.0 if self._at_once else self._first_pause_s
         else:
+            self.attempts += 1
             self._pause_s = min(max(2 * self._pause_s, self._first_pause_s), self._longest_pause_s)
         # One that is away, full, or not the session's owner may come round for as long as there is time.
         self._faults += isinstance(problem, FrameGap) or type(problem) is S2sppError

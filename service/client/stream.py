@@ -8,6 +8,7 @@ server ends the stream (grpc issue 36066).
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
@@ -36,6 +37,7 @@ from service.core.types import SessionOptions
 OnFrameError = Callable[[int, S2sppError], None]
 """Told the index of a frame that the server could not use, or after which objects could not be changed, and why."""
 
+_log = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 
 
@@ -127,6 +129,7 @@ class Stream:
         self._begin = begin
         self._jpeg_quality = jpeg_quality
         self._timeout_s = timeout_s
+        self._retry_for_s = retry_for_s
         self._patience = Patience(retry_for_s, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, at_once=False)
         self._keep_session = keep_session
         if isinstance(begin, Opening):
@@ -152,6 +155,8 @@ class Stream:
                     # The session expires by itself.
                     self._session = ""
                     raise interruption.problem from interruption
+                if self._patience.attempts == 2:  # a server that was only replaced takes the first
+                    _log.warning("%s. It is tried again for %g s", interruption.problem, self._retry_for_s)
                 first = self._resume_request() if self._session else first
         self._feed.raise_failure()
 

@@ -135,11 +135,10 @@ class Upstream:
                 try:
                     await self._follow(first)
                 except _Interrupted as interruption:
-                    was_lost = self._patience.lost_since
                     pause_s = self._patience.pause_s(interruption.problem)
                     if pause_s is None:
                         raise interruption.problem from interruption
-                    if self._patience.lost_since != was_lost:
+                    if self._patience.attempts == 1:
                         _log.info("session %s goes on elsewhere: %s", self._session or "(new)", interruption.problem)
                     await asyncio.sleep(pause_s)
                 first = self._resumption() if self._session is not None else first

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import Settings, SettingsError, variable
+from service.settings import Settings, SettingsError, misspelt, variable
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +76,12 @@ def test_a_bad_redis_url_is_told_without_its_password(monkeypatch: pytest.Monkey
 def test_a_setting_that_does_not_exist_is_told() -> None:
     with pytest.raises(SettingsError, match="no setting 'http_prot'"):
         Settings.load(http_prot=1)
+
+
+def test_a_variable_that_is_nearly_a_setting_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("S2SPP_MAX_SESSION", "S2SPP_COMMITEVERY", "S2SPP_MAX_SESSIONS", "S2SPP_DATA", "S2SPP_SERVICE_HOST"):
+        monkeypatch.setenv(name, "4")
+    assert misspelt() == {"S2SPP_MAX_SESSION": "S2SPP_MAX_SESSIONS", "S2SPP_COMMITEVERY": "S2SPP_COMMIT_EVERY"}
 
 
 def test_every_setting_says_what_it_is() -> None:

@@ -346,6 +346,24 @@ async def test_answers_that_the_store_lost_are_missed_rather_than_waited_for(ser
             await in_thread(lambda session=session, last=last: second_client(session, last))
 
 
+async def test_waiting_for_a_server_is_said_once(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def save(*_: Any, **__: Any) -> int:
+        raise Unavailable("the store is away")
+
+    monkeypatch.setattr(server.world.wire, "save", save)
+
+    def follow_briefly() -> None:
+        with Client(server.target, retry_for_s=0.5) as client:
+            list(client.track(video(3), MASK))
+
+    with pytest.raises(Unavailable, match="the store is away"):
+        await in_thread(follow_briefly)
+    told = [record.getMessage() for record in caplog.records if record.name == "service.client.stream"]
+    assert told == ["the store is away. It is tried again for 0.5 s"]
+
+
 async def test_a_server_that_takes_long_to_say_no_is_not_asked_for_ever(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
