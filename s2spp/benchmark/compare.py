@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from s2spp.benchmark.machine import disturbed
 from s2spp.benchmark.result import Result, Run, share_noise
 
 NOISE = 0.05
@@ -94,6 +95,8 @@ def _side(result: Result, run: Run) -> Side:
 def _warnings(old: Result, new: Result) -> list[str]:
     found = []
     for name, result in (("the older", old), ("the newer", new)):
+        if told := disturbed(result.machine):
+            found.append(f"{name} run: {told}")
         if not any(len(run.fps_slices) > 1 for run in result.runs):
             found.append(f"{name} run has no slices that would tell how noisy it was: more --seconds do")
     for name in ("cpu", "cores", "memory_gb", "system", "python"):

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from s2spp.benchmark.machine import disturbed
 from s2spp.benchmark.plot import plot
 from s2spp.benchmark.result import SETTLED, Result
 from s2spp.benchmark.rows import PATH_COLUMNS, STORE_COLUMNS, path_rows, store_rows
@@ -77,6 +78,8 @@ def _machine(result: Result) -> str:
         )
     elif pair:
         said.append(f"Float and int8 in turns: not measured: {pair.get('unavailable')}.")
+    if told := disturbed(machine):
+        said.append(told)
     return " ".join(said)
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from s2spp.benchmark.lanes import EngineLane, GrpcLane, Lane, RestLane, WebSocketLane
-from s2spp.benchmark.machine import describe_machine
+from s2spp.benchmark.machine import Others, describe_machine
 from s2spp.benchmark.material import Material
 from s2spp.benchmark.measure import Slice, measure_lanes, measure_raw
 from s2spp.benchmark.memory import measure_memory
@@ -46,6 +46,7 @@ def run_suite(plan: Plan, console: Console) -> Result:
 
 
 async def _run(plan: Plan, material: Material, progress: Progress) -> Result:
+    others = Others()
     limits = {"max_objects": max(*plan.objects, *_STORE_OBJECTS), "max_sessions": 64 + max(plan.sessions)}
     settings = Settings.load(bundle=plan.bundle, threads=plan.threads, **limits)
     runtime = load_runtime(settings)
@@ -59,7 +60,7 @@ async def _run(plan: Plan, material: Material, progress: Progress) -> Result:
     memory = Memory()
     if plan.memory_frames:
         memory = await measure_memory(plan.bundle, plan.threads, plan.memory_frames, material, progress)
-    machine = describe_machine() | {"int8_conv_gops": gops}
+    machine = describe_machine() | {"int8_conv_gops": gops, "others_cpu": others.share()}
     return Result(machine, runs, memory, precisions, store, runtime.info.digest, plan.command())
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from s2spp.benchmark.compare import Change, Comparison, Pair
+from s2spp.benchmark.machine import disturbed
 from s2spp.benchmark.result import SETTLED, Result
 from s2spp.benchmark.rows import PATH_COLUMNS, STORE_COLUMNS, path_rows, store_rows
 
@@ -18,6 +19,8 @@ def print_result(console: Console, result: Result) -> None:
     title = f"{result.bundle} on {result.machine['cpu']}, {result.machine['cores']} cores"
     _print(console, title, PATH_COLUMNS, path_rows(result))
     console.print(f"this machine: {result.machine.get('int8_conv_gops', 0):,.0f} GOP/s at an 8-bit 3x3 convolution")
+    if told := disturbed(result.machine):
+        console.print(told, style="yellow")
     pair = result.precisions
     if pair and "unavailable" in pair:
         console.print(f"float and int8 in turns: not measured: {pair['unavailable']}", markup=False, soft_wrap=True)

@@ -54,6 +54,12 @@ def test_other_machines_bundles_and_rows_are_told() -> None:
     assert comparison.missing == 1 and len(comparison.pairs) == 19
 
 
+def test_a_machine_that_others_used_is_told() -> None:
+    busy = replace(made_up(), machine={**made_up().machine, "others_cpu": 0.31})
+    (warning,) = compare(made_up(), busy).warnings
+    assert "the newer run" in warning and "31%" in warning
+
+
 def test_a_file_without_the_newer_parts_is_read_and_compared(tmp_path: Path) -> None:
     whole = made_up().to_dict()
     runs = [{name: value for name, value in run.items() if name != "fps_slices"} for run in whole["runs"]]  # type: ignore[attr-defined]

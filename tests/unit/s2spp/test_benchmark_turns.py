@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 
+from s2spp.benchmark import machine
 from s2spp.benchmark.memory import points
 from s2spp.benchmark.turns import in_turns
 
@@ -34,3 +35,16 @@ async def test_little_time_is_one_slice() -> None:
 def test_memory_is_read_at_500_and_each_tenth() -> None:
     assert points(10_000) == [500, *range(1000, 10_001, 1000)]
     assert points(600)[-3:] == [500, 540, 600] and 500 not in points(400) and points(3) == [1, 2, 3]
+
+
+def test_own_work_is_not_that_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy, own = iter([100.0, 112.0]), iter([(1.0, 1.0, 0.0, 0.0), (4.0, 2.0, 3.0, 1.0)])
+    clock = iter([0.0, 10.0])
+    monkeypatch.setattr(machine, "_busy_s", lambda: next(busy))
+    monkeypatch.setattr(machine.os, "times", lambda: next(own))
+    monkeypatch.setattr(machine.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(machine.psutil, "cpu_count", lambda: 2)
+    # 12 s were worked on two cores in 10 s, 8 of them here and in servers that have ended.
+    assert machine.Others().share() == pytest.approx(4 / 20)
+    assert machine.disturbed({"others_cpu": 0.2}) and not machine.disturbed({"others_cpu": 0.02})
+    assert not machine.disturbed({})
