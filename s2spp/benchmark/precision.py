@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from s2spp.benchmark.measure import Material
+from s2spp.benchmark.material import Material
 from s2spp.geometry import frame_to_model, mask_to_model, model_size
 from service.core.ports import Runtime
 from service.core.types import State

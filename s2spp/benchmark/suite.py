@@ -1,77 +1,82 @@
-"""The whole benchmark: material, a server, every lane, the memory of the server over a long session."""
+"""The whole benchmark: material, a server, every path in turns, the store, the memory of a long session."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import platform
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import cv2
 import grpc
 import httpx
-import psutil
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from s2spp.benchmark.lanes import EngineLane, GrpcLane, Lane, RestLane, WebSocketLane
-from s2spp.benchmark.measure import Cell, Material, Run, measure, measure_raw
+from s2spp.benchmark.machine import Others, describe_machine
+from s2spp.benchmark.material import Material
+from s2spp.benchmark.measure import Slice, measure_lanes, measure_raw
+from s2spp.benchmark.memory import measure_memory
+from s2spp.benchmark.plan import Plan
 from s2spp.benchmark.precision import compare_precisions, int8_conv_gops
-from s2spp.demo_clip import render_demo_clip
+from s2spp.benchmark.result import Memory, Result, Run
+from s2spp.benchmark.store import measure_store
+from s2spp.benchmark.turns import in_turns
 from s2spp.embedded import EmbeddedServer
 from service.bootstrap import build_engine, load_runtime
+from service.core.ports import Runtime
 from service.runtime import BundleError
 from service.runtime.choose import FLOAT, INT8
 from service.settings import Settings, variable
 
-PATHS = ("raw", "engine", "grpc", "ws", "rest")
-_SIZE = (480, 854)
 # A POST waits for its answer, so a session over REST has one frame under way.
 _WINDOW = {"raw": 1, "engine": 8, "grpc": 8, "ws": 8, "rest": 1}
+_STORE_OBJECTS = (1, 3)
 
 
-@dataclass(frozen=True)
-class Plan:
-    bundle: str | None
-    paths: list[str]
-    sessions: list[int]
-    objects: list[int]
-    seconds: float
-    memory_frames: int
-    threads: int
-    precisions: bool
-
-
-def run_suite(plan: Plan, console: Console) -> dict[str, Any]:
-    """Returns {"machine", "runs", "memory", "precisions"}, the `--json` form."""
-    material = _material()
+def run_suite(plan: Plan, console: Console) -> Result:
+    """Takes minutes; `console` shows how far it is."""
+    material = Material.rendered()
     columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         return asyncio.run(_run(plan, material, progress))
 
 
-async def _run(plan: Plan, material: Material, progress: Progress) -> dict[str, Any]:
-    limits = {"max_objects": max(plan.objects), "max_sessions": 64 + max(plan.sessions)}
+async def _run(plan: Plan, material: Material, progress: Progress) -> Result:
+    others = Others()
+    limits = {"max_objects": max(*plan.objects, *_STORE_OBJECTS), "max_sessions": 64 + max(plan.sessions)}
     settings = Settings.load(bundle=plan.bundle, threads=plan.threads, **limits)
     runtime = load_runtime(settings)
-    runs: list[Run] = []
     gops = await asyncio.to_thread(int8_conv_gops, plan.threads)
-    precisions: dict[str, object] | None = None
-    if plan.precisions:
-        precisions = await asyncio.to_thread(_precisions, plan, material)
-    memory: dict[str, list[float]] = {"frames": [], "rss_mb": []}
+    precisions = await asyncio.to_thread(_precisions, plan, material) if plan.precisions else None
+    environment = {variable(name): str(limit) for name, limit in limits.items()}
+    runs = await _paths(plan, settings, environment, runtime, material, progress)
+    store = None
+    if plan.store:
+        store = await measure_store(settings, runtime, _STORE_OBJECTS, material, plan.seconds, progress)
+    memory = Memory()
+    if plan.memory_frames:
+        memory = await measure_memory(plan.bundle, plan.threads, plan.memory_frames, material, progress)
+    machine = describe_machine() | {"int8_conv_gops": gops, "others_cpu": others.share()}
+    return Result(machine, runs, memory, precisions, store, runtime.info.digest, plan.command())
+
+
+async def _paths(
+    plan: Plan,
+    settings: Settings,
+    environment: dict[str, str],
+    runtime: Runtime,
+    material: Material,
+    progress: Progress,
+) -> list[Run]:
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(build_engine(settings, runtime=runtime))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="s2spp-bench-"))
-        environment = {variable(name): str(limit) for name, limit in limits.items()}
         server = EmbeddedServer(Path(folder), plan.bundle, plan.threads, environment)
-        if set(plan.paths) & {"grpc", "ws", "rest"} or plan.memory_frames:
+        if set(plan.paths) & {"grpc", "ws", "rest"}:
             stack.enter_context(server)
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=server.http, timeout=120))
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(server.grpc or "127.0.0.1:1"))
@@ -81,20 +86,31 @@ async def _run(plan: Plan, material: Material, progress: Progress) -> dict[str, 
             "ws": lambda: WebSocketLane(server.http, client),
             "rest": lambda: RestLane(client),
         }
-        cells = [(s, o, p) for o in plan.objects for s in plan.sessions for p in plan.paths]
-        task = progress.add_task("", total=len(cells))
-        for sessions, objects, path in cells:
-            progress.update(task, description=f"{path}, {sessions} x {objects}")
+
+        async def one_slice(path: str, sessions: int, objects: int, seconds: float) -> Slice:
             if path == "raw":
-                runs.append(await asyncio.to_thread(measure_raw, runtime, sessions, objects, material, plan.seconds))
-            else:
-                cell = Cell(path, runtime.info.name, sessions, objects, _WINDOW[path], plan.seconds)
-                runs.append(await measure(cell, lanes[path], material, _png(material.mask(objects))))
-            progress.advance(task)
-        if plan.memory_frames:
-            memory = await _memory(GrpcLane(channel), server.pid, plan.memory_frames, material, progress)
-    machine = _machine() | {"int8_conv_gops": gops}
-    return {"machine": machine, "runs": [run.to_dict() for run in runs], "memory": memory, "precisions": precisions}
+                return await asyncio.to_thread(measure_raw, runtime, sessions, objects, material, seconds)
+            return await measure_lanes(lanes[path], sessions, objects, _WINDOW[path], material, seconds)
+
+        cells = [(sessions, objects) for objects in plan.objects for sessions in plan.sessions]
+        task = progress.add_task("", total=len(cells) * len(plan.paths))
+        advance = partial(progress.advance, task)
+        runs: list[Run] = []
+        for sessions, objects in cells:
+            progress.update(task, description=f"sessions: {sessions}, objects: {objects}")
+            contenders = {path: partial(one_slice, path, sessions, objects) for path in plan.paths}
+            seen = await in_turns(contenders, plan.seconds, advance)
+            runs += [_run_of(path, runtime.info.name, sessions, objects, slices) for path, slices in seen.items()]
+        return runs
+
+
+def _run_of(path: str, bundle: str, sessions: int, objects: int, slices: Sequence[Slice]) -> Run:
+    total, inside = (np.concatenate(parts) for parts in zip(*((s.total_ms, s.compute_ms) for s in slices), strict=True))
+    p50, p95 = np.percentile(total, [50, 95])
+    fps = sum(each.frames for each in slices) / sum(each.seconds for each in slices)
+    overhead = float(np.median(total - inside))
+    each_fps = [each.frames / each.seconds for each in slices]
+    return Run(path, bundle, sessions, objects, _WINDOW[path], fps, float(p50), float(p95), overhead, each_fps)
 
 
 def _precisions(plan: Plan, material: Material) -> dict[str, object]:
@@ -104,47 +120,3 @@ def _precisions(plan: Plan, material: Material) -> dict[str, object]:
     except BundleError as error:
         return {"unavailable": str(error)}
     return compare_precisions(floats, int8, material, plan.seconds).to_dict()
-
-
-async def _memory(
-    lane: GrpcLane, pid: int, frames: int, material: Material, progress: Progress
-) -> dict[str, list[float]]:
-    """Resident memory of the server process while one session goes on."""
-    process = psutil.Process(pid)
-    every = max(1, frames // 10)
-    task = progress.add_task("memory, one session", total=frames)
-    points: list[tuple[int, float]] = []
-    await lane.open(material.jpegs[0], _png(material.mask(1)))
-    for index in range(1, frames + 1):
-        await lane.send(index, material.jpegs[material.turn(index)])
-        progress.advance(task)
-        if index % every == 0:
-            points.append((index, process.memory_info().rss / 1e6))
-    await lane.close()
-    return {"frames": [float(frame) for frame, _ in points], "rss_mb": [rss for _, rss in points]}
-
-
-def _material() -> Material:
-    frames = [frame for frame, _ in render_demo_clip(48, _SIZE)]
-    jpegs = [
-        cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
-        for frame in frames
-    ]
-    return Material(frames, jpegs, _SIZE)
-
-
-def _png(labels: Any) -> bytes:
-    return cv2.imencode(".png", labels)[1].tobytes()
-
-
-def _machine() -> dict[str, Any]:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
-    }

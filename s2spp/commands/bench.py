@@ -10,80 +10,90 @@ import typer
 
 def bench(
     bundle: Annotated[str | None, typer.Option(help="Bundle folder, the name of a shipped one, or auto.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the table here too.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result here too.")] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="A result of before (--json): print both as shares of their bare models.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a Markdown page here, and its plot beside it as .svg.")
+    ] = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option("--from", help="Measure nothing: show, compare or report this result (--json) of before."),
+    ] = None,
     paths: Annotated[str, typer.Option(help="Which ways to the model, by comma.")] = "raw,engine,grpc,ws,rest",
     sessions: Annotated[str, typer.Option(help="Numbers of sessions, by comma.")] = "1,4,16",
     objects: Annotated[str, typer.Option(help="Numbers of objects per session, by comma.")] = "1,3,10",
     seconds: Annotated[float, typer.Option(min=0.5, help="Time for each row of the table.")] = 12.0,
     memory_frames: Annotated[
-        int, typer.Option(min=0, help="Frames in one session for the memory table; 0 leaves it out.")
-    ] = 5000,
+        int, typer.Option(min=0, help="Frames in one session for the memory part; 0 leaves it out.")
+    ] = 10_000,
     threads: Annotated[int, typer.Option(help="Threads of the model; 0: one per core.")] = 0,
     precisions: Annotated[bool, typer.Option(help="Measure the shipped float and int8 bundles in turns.")] = True,
+    store: Annotated[bool, typer.Option(help="Measure commits and resumes on an embedded Redis.")] = True,
 ) -> None:
-    """Measure every way to the model beside the bare model, in one run.
+    """Measure every way to the model beside the bare model, in one run: about a quarter of an hour.
 
     raw: the model alone. engine: in this process. grpc, ws, rest: a server on this machine, 854 x 480 JPEG in and
     indexed PNG out, client included. ms: one frame under way per session, from sending it to having its mask;
     overhead: that less the frame's time inside the model. frames/s: with several frames under way, so it can be more
-    than 1000 / ms. Times of different runs on a busy machine do not compare; ratios in one do.
+    than 1000 / ms. of raw: that as a share of the bare model's, measured in turns with it.
+
+    Times of different runs on a busy machine do not compare; ratios in one do. So --compare compares shares of raw.
+
+    The store: time and bytes of a commit (every few frames), of the one that opens a session, and of a resume. Memory:
+    of a server over one long session; it should not grow.
 
     Examples:
 
         s2spp bench --json bench.json
 
+        s2spp bench --json new.json --compare bench.json
+
+        s2spp bench --report docs/BENCHMARKS.md
+
+        s2spp bench --from bench.json --report docs/BENCHMARKS.md
+
         s2spp bench --paths raw,grpc --sessions 1 --objects 1 --seconds 5 --memory-frames 0
     """
     from rich.console import Console
-    from rich.table import Table
 
-    from s2spp.benchmark.suite import PATHS, Plan, run_suite
+    from s2spp.benchmark.compare import compare as compared
+    from s2spp.benchmark.page import write_page
+    from s2spp.benchmark.plan import PATHS, Plan
+    from s2spp.benchmark.result import read_result
+    from s2spp.benchmark.tables import print_comparison, print_result
     from s2spp.json_file import write_json
 
-    chosen = [path.strip() for path in paths.split(",")]
-    if unknown := set(chosen) - set(PATHS):
-        raise ValueError(f"no such path: {', '.join(sorted(unknown))}; there are {', '.join(PATHS)}")
-    plan = Plan(
-        bundle, chosen, _numbers(sessions), _numbers(objects, most=255), seconds, memory_frames, threads, precisions
-    )
-    console = Console()
-    result = run_suite(plan, Console(stderr=True))
-    table = Table(
-        title=f"{result['runs'][0]['bundle']} on {result['machine']['cpu']}, {result['machine']['cores']} cores"
-    )
-    for column in ("path", "sessions", "objects", "frames/s", "ms p50", "ms p95", "overhead ms p50"):
-        table.add_column(column, justify="left" if column == "path" else "right")
-    for run in result["runs"]:
-        overhead = "" if run["path"] == "raw" else f"{run['overhead_ms_p50']:.2f}"
-        table.add_row(
-            run["path"],
-            str(run["sessions"]),
-            str(run["objects"]),
-            f"{run['fps']:.1f}",
-            f"{run['ms_p50']:.1f}",
-            f"{run['ms_p95']:.1f}",
-            overhead,
-        )
-    console.print(table)
-    console.print(f"this machine: {result['machine']['int8_conv_gops']:,.0f} GOP/s at an 8-bit 3x3 convolution")
-    pair = result["precisions"]
-    if pair and "unavailable" in pair:
-        console.print(f"float and int8 in turns: not measured: {pair['unavailable']}", markup=False, soft_wrap=True)
-    elif pair:
-        console.print(
-            f"in turns, the bare model: {pair['float_bundle']} {pair['float_ms']:.1f} ms, {pair['int8_bundle']} "
-            f"{pair['int8_ms']:.1f} ms ({1e3 / pair['int8_ms']:.0f} frames/s), ratio {pair['ratio']:.2f}"
-        )
-    memory = result["memory"]
-    for frames, rss in zip(memory["frames"], memory["rss_mb"], strict=True):
-        console.print(f"memory after frame {frames}: {rss:.1f} MB")
+    # Whatever cannot be read or is meant otherwise is told before the minutes of measuring.
+    old = None if compare is None else read_result(compare)
+    if report is not None and report.suffix != ".md":
+        raise ValueError(f"--report writes a Markdown page, NAME.md; got {report}")
+    if measured is not None:
+        result = read_result(measured)
+    else:
+        from s2spp.benchmark.suite import run_suite
+
+        chosen = tuple(dict.fromkeys(path.strip() for path in paths.split(",")))
+        if unknown := set(chosen) - set(PATHS):
+            raise ValueError(f"no such path: {', '.join(sorted(unknown))}; there are {', '.join(PATHS)}")
+        counts = _numbers(sessions), _numbers(objects, most=255)
+        plan = Plan(bundle, chosen, *counts, seconds, memory_frames, threads, precisions, store)
+        result = run_suite(plan, Console(stderr=True))
     if json_file is not None:
-        write_json(json_file, result)
+        write_json(json_file, result.to_dict())
+    console = Console()
+    print_result(console, result)
+    if compare is not None and old is not None:
+        print_comparison(console, str(compare), compared(old, result))
+    if report is not None:
+        write_page(report, result)
+        console.print(f"report: {report}, {report.with_suffix('.svg').name}", soft_wrap=True)
 
 
-def _numbers(text: str, most: int = 10_000) -> list[int]:
+def _numbers(text: str, most: int = 10_000) -> tuple[int, ...]:
     try:
-        numbers = [int(part) for part in text.split(",")]
+        numbers = tuple(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
         raise ValueError(f"numbers by comma, such as 1,4,16; got {text!r}") from None
     if min(numbers) < 1 or max(numbers) > most:

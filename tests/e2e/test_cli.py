@@ -128,6 +128,8 @@ def test_what_cannot_be_done_is_said_in_one_line(frames: Path, tmp_path: Path) -
         ("export", str(tmp_path / "none.pt"), "-o", str(tmp_path / "b")),
         ("serve", "--bundle", "nothing", "--data-dir", str(tmp_path / "d")),
         ("bench", "--paths", "smoke-signals"),
+        ("bench", "--compare", str(tmp_path / "none.json")),
+        ("bench", "--report", str(tmp_path / "page.html")),
     ]
     for case in cases:
         done = _run(*case)
@@ -151,7 +153,7 @@ def test_demo_follows_the_fish_on_both_ways(tmp_path: Path) -> None:
 
 
 def test_bench_writes_its_table(tmp_path: Path) -> None:
-    path = tmp_path / "bench.json"
+    path, page = tmp_path / "bench.json", tmp_path / "page.md"
     small = ("--sessions", "1,2", "--objects", "1", "--seconds", "0.6", "--memory-frames", "20")
     done = _run("bench", *small, "--json", str(path), timeout=300)
     assert done.returncode == 0, done.stderr
@@ -162,3 +164,9 @@ def test_bench_writes_its_table(tmp_path: Path) -> None:
     for run in result["runs"]:
         assert run["fps"] > 0 and 0 < run["ms_p50"] <= run["ms_p95"]
     assert result["memory"]["frames"][-1] == 20 and min(result["memory"]["rss_mb"]) > 10
+    stored = {(row["what"], row["objects"]): row["bytes_p50"] for row in result["store"]["rows"]}
+    assert 0 < stored["commit", 1] < stored["opening commit", 1] < stored["opening commit", 3]
+    # Against itself, without measuring again.
+    done = _run("bench", "--from", str(path), "--compare", str(path), "--report", str(page))
+    assert done.returncode == 0 and "faster" not in done.stdout.replace("faster or slower", ""), done.stdout
+    assert "--memory-frames 20" in page.read_text() and page.with_suffix(".svg").exists()

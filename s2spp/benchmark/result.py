@@ -1,0 +1,150 @@
+"""What `s2spp bench --json` writes, and what it reads again: of an older bench too, which had fewer parts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeVar
+
+_Row = TypeVar("_Row", bound="Run | StoreRow")
+Cell = tuple[str, int, int]
+"""Path, sessions, objects in each."""
+SETTLED = 500
+"""By this frame of a session, caches and buffers have their size."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of the table. `ms_*` and `overhead_ms_p50` at one frame under way per session: from sending a frame to
+    having its mask, and that less the frame's time inside the model. `fps`: all sessions together, at `window`;
+    `fps_slices`: the same of each slice, in the order of the turns (empty in older files)."""
+
+    path: str
+    bundle: str
+    sessions: int
+    objects: int
+    window: int
+    fps: float
+    ms_p50: float
+    ms_p95: float
+    overhead_ms_p50: float
+    fps_slices: Sequence[float] = ()
+
+    @property
+    def cell(self) -> Cell:
+        return self.path, self.sessions, self.objects
+
+
+@dataclass(frozen=True)
+class StoreRow:
+    """One kind of traffic with Redis, `count` times, for a session of `objects` objects. Milliseconds; bytes as Redis
+    counted them: received by it for what is saved, sent by it for what is loaded."""
+
+    what: str
+    objects: int
+    count: int
+    ms_p50: float
+    ms_p95: float
+    bytes_p50: float
+    bytes_p95: float
+
+
+@dataclass(frozen=True)
+class StoreSection:
+    """`filesystem`: of the folder with Redis' log, to which each commit is flushed. `commit_every`: frames."""
+
+    filesystem: str
+    commit_every: int
+    rows: Sequence[StoreRow]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Resident memory of a server (MB, 10^6 bytes) after so many frames of its one session."""
+
+    frames: Sequence[int] = ()
+    rss_mb: Sequence[float] = ()
+
+    @property
+    def growth_mb(self) -> float | None:
+        """From frame 500 to the last; None where it was not so long."""
+        if SETTLED not in self.frames[:-1]:
+            return None
+        return self.rss_mb[-1] - self.rss_mb[self.frames.index(SETTLED)]
+
+
+@dataclass(frozen=True)
+class Result:
+    """`command`: what makes it again. `precisions`: float and int8 in turns, None where that was not asked for."""
+
+    machine: Mapping[str, Any]
+    runs: Sequence[Run]
+    memory: Memory = field(default_factory=Memory)
+    precisions: Mapping[str, Any] | None = None
+    store: StoreSection | None = None
+    model_digest: str = ""
+    command: str = ""
+
+    @property
+    def bundle(self) -> str:
+        return self.runs[0].bundle
+
+    def run(self, cell: Cell) -> Run | None:
+        return next((run for run in self.runs if run.cell == cell), None)
+
+    def raw_of(self, run: Run) -> Run | None:
+        """The bare model, measured in turns with `run`."""
+        return self.run(("raw", run.sessions, run.objects))
+
+    def share_of_raw(self, run: Run) -> float | None:
+        """Its rate as a part of the bare model's."""
+        raw = self.raw_of(run)
+        return run.fps / raw.fps if raw else None
+
+    def to_dict(self) -> dict[str, object]:
+        """The `--json` form."""
+        return asdict(self) | {"memory": asdict(self.memory) | {"growth_mb": self.memory.growth_mb}}
+
+
+def share_noise(result: Result, run: Run) -> float:
+    """How far a slice's share of the raw model's rate strays from the middle one, at most, as a part of it. 0 where a
+    file does not tell."""
+    raw = result.raw_of(run)
+    if raw is None or not run.fps_slices or len(raw.fps_slices) != len(run.fps_slices):
+        return 0.0
+    shares = [own / bare for own, bare in zip(run.fps_slices, raw.fps_slices, strict=True)]
+    middle = median(shares)
+    return max(abs(share / middle - 1) for share in shares)
+
+
+def read_result(path: Path) -> Result:
+    """Raises OSError, and ValueError where the file is no such result."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        runs = [_row(Run, run) for run in found["runs"]]
+        if not runs:
+            raise ValueError("it has no runs")
+        memory, store = found.get("memory") or {}, found.get("store")
+        return Result(
+            dict(found["machine"]),
+            runs,
+            Memory([int(frame) for frame in memory.get("frames", [])], memory.get("rss_mb", [])),
+            found.get("precisions"),
+            store and StoreSection(**store | {"rows": [_row(StoreRow, row) for row in store["rows"]]}),
+            found.get("model_digest", ""),
+            found.get("command", ""),
+        )
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is not what `s2spp bench --json` writes ({type(error).__name__}: {error}); make one with "
+            "`s2spp bench --json OLD.json`"
+        ) from error
+
+
+def _row(kind: type[_Row], values: Mapping[str, Any]) -> _Row:
+    """What a later bench adds is left out."""
+    known = {each.name for each in fields(kind)}
+    return kind(**{name: value for name, value in values.items() if name in known})

@@ -1,0 +1,44 @@
+"""The result's rows as text, the same on a terminal and on a page."""
+
+from __future__ import annotations
+
+from s2spp.benchmark.result import Result, StoreSection
+
+PATH_COLUMNS = ("path", "sessions", "objects", "frames/s", "of raw", "ms p50", "ms p95", "overhead ms p50")
+STORE_COLUMNS = ("what", "objects", "ms p50", "ms p95", "kB p50", "kB p95", "times")
+
+
+def path_rows(result: Result) -> list[list[str]]:
+    """The bare model has neither a share of itself nor an overhead."""
+    rows = []
+    for run in result.runs:
+        bare = run.path == "raw"
+        share = None if bare else result.share_of_raw(run)
+        rows.append(
+            [
+                run.path,
+                str(run.sessions),
+                str(run.objects),
+                f"{run.fps:.1f}",
+                "" if share is None else f"{share:.2f}",
+                f"{run.ms_p50:.1f}",
+                f"{run.ms_p95:.1f}",
+                "" if bare else f"{run.overhead_ms_p50:.2f}",
+            ]
+        )
+    return rows
+
+
+def store_rows(store: StoreSection) -> list[list[str]]:
+    return [
+        [
+            row.what,
+            str(row.objects),
+            f"{row.ms_p50:.1f}",
+            f"{row.ms_p95:.1f}",
+            f"{row.bytes_p50 / 1e3:.1f}",
+            f"{row.bytes_p95 / 1e3:.1f}",
+            str(row.count),
+        ]
+        for row in store.rows
+    ]
