@@ -68,8 +68,8 @@ def to_frame(probability: NDArray[np.float32], height: int, width: int) -> NDArr
 
 @dataclass(frozen=True)
 class Merged:
-    """`labels` uint8 [H,W]. `best` float32: the winner's probability inside `box` (rows and columns of the frame).
-    Outside of it all is background."""
+    """`labels` uint8 [H,W]. `best` float32: the winner's probability of each labelled pixel, in `box` (rows and columns
+    of the frame), which holds them all."""
 
     labels: NDArray[np.uint8]
     box: tuple[slice, slice]
@@ -83,16 +83,20 @@ def merge_to_frame(probability: NDArray[np.float32], object_ids: Sequence[int], 
     as 0.5 (section IV-E); the first of equals wins. One object at a time: many objects in a large frame would be
     gigabytes. All but the resizing looks only where the object can be: passes over whole frames are what takes time."""
     boxes = [_reach(row, height, width) for row in probability]
-    box = _around(boxes)
     labels = np.zeros((height, width), np.uint8)
-    best = np.empty((height, width), np.float32)
-    best[box] = 0.5
+    if len(boxes) == 1:  # most often; half the passes do then
+        (box,) = boxes
+        best = to_frame(probability[0], height, width)[box]
+        np.multiply(best > 0.5, np.uint8(object_ids[0]), out=labels[box])
+        return Merged(labels, box, best)
+    box, everywhere = _around(boxes), np.empty((height, width), np.float32)
+    everywhere[box] = 0.5
     for row, object_id, own in zip(probability, object_ids, boxes, strict=True):
         if labels[own].size:
-            candidate = to_frame(row, height, width)[own]
-            np.copyto(labels[own], np.uint8(object_id), where=candidate > best[own])
-            np.maximum(best[own], candidate, out=best[own])
-    return Merged(labels, box, best[box])
+            candidate, best = to_frame(row, height, width)[own], everywhere[own]
+            np.copyto(labels[own], np.uint8(object_id), where=candidate > best)
+            np.maximum(best, candidate, out=best)
+    return Merged(labels, box, everywhere[box])
 
 
 def _reach(probability: NDArray[np.float32], height: int, width: int) -> tuple[slice, slice]:

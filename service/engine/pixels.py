@@ -111,6 +111,6 @@ def _report(object_id: int, merged: Merged) -> ObjectReport:
         object_id,
         area=int(values.size),
         box=(columns.start + x, rows.start + y, width, height),
-        confidence=float(values.mean(dtype=np.float64)),
+        confidence=float(values.sum(dtype=np.float64) / values.size),
         visible=float(values.max()) >= VISIBLE_PROBABILITY,
     )

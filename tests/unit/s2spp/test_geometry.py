@@ -82,7 +82,8 @@ def _check_merged(probability: NDArray[np.float32], size: tuple[int, int]) -> No
     merged = merge_to_frame(probability, ids, *size)
     resized = np.stack([np.full(size, 0.5, np.float32), *(cv2.resize(row, size[::-1]) for row in probability)])
     assert np.array_equal(merged.labels, np.array([0, *ids], np.uint8)[resized.argmax(axis=0)])
-    assert np.array_equal(merged.best, resized.max(axis=0)[merged.box])
+    labelled = merged.labels[merged.box] > 0
+    assert np.array_equal(merged.best[labelled], resized.max(axis=0)[merged.box][labelled])
     outside = np.ones(size, bool)
     outside[merged.box] = False
     assert not merged.labels[outside].any()
