@@ -34,6 +34,7 @@ from service.core.types import (
     ModelInfo,
     ObjectChange,
     RemoveObject,
+    SessionId,
     State,
 )
 from service.engine.faults import told
@@ -67,6 +68,7 @@ class Stepper:
         self._info = info
         self._limits = limits
         self._observer = observer
+        self._latest: SessionId | None = None  # whose frame came last
 
     async def answer(
         self, resident: Resident, entry: Entry, image: EncodedImage, before: Turn, turn: Turn
@@ -101,7 +103,8 @@ class Stepper:
             if before.abandoned:
                 raise _PredecessorFailed
         read = _reading(session, entry, image, self._limits)
-        if self._is_alone(session, entry, before):
+        alone, self._latest = self._is_alone(session, entry, before), session.id
+        if alone:
             way = await self._straight(resident, entry, read, before, turn)
         else:
             way = await self._in_turns(resident, entry, read, before, turn)
@@ -120,11 +123,12 @@ class Stepper:
         return way.outcome
 
     def _is_alone(self, session: Session, entry: Entry, before: Turn) -> bool:
-        """No frame is before it, none behind it, and the runtime has nothing to do. (Behind what is urgent others are
-        about to come.)"""
+        """No frame is before it, none behind it, the runtime has nothing to do, and no other session is likely to come:
+        its frame would be decoded meanwhile, and run as a batch with this one. (Behind what is urgent others come.)"""
         followed = before.stepped.result() if before.stepped.done() else None
         newest = entry.index == session.next_frame - 1 and entry.urgent is None
-        return followed is not None and newest and self._queue.idle(len(followed.object_ids))
+        usual = newest and session.id == self._latest
+        return followed is not None and usual and self._queue.idle(len(followed.object_ids))
 
     async def _straight(self, resident: Resident, entry: Entry, read: _Read, before: Turn, turn: Turn) -> _Way:
         """All in the runtime's thread: from one thread to another, when all have slept since the frame before, takes
