@@ -3,6 +3,7 @@
 So frame n+1 is decoded while n is computed, and computed while n is encoded; the order of states and answers
 is that of the indices all the same. Nothing is decoded earlier: of a full window it would hold up what others wait for,
 and fill the memory.
+A frame that has the engine to itself goes through all of it in one thread.
 """
 
 from __future__ import annotations
