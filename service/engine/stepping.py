@@ -132,8 +132,8 @@ class Stepper:
         return followed is not None and usual and self._queue.idle(len(followed.object_ids))
 
     async def _straight(self, resident: Resident, entry: Entry, read: _Read, before: Turn, turn: Turn) -> _Way:
-        """All in the runtime's thread: from one thread to another, when all have slept since the frame before, takes
-        longer than what encoding does."""
+        """All in the runtime's thread: from one thread to another, when all have slept since the frame before, takes a
+        tenth of a millisecond and more each time."""
         session = resident.session
         followed = await self._before(resident, entry, before)
         turn.begin()
