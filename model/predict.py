@@ -36,7 +36,7 @@ def track(network: S2Spp, frames: Iterable[Image], first_labels: Image, way: Way
         probability = follower.step(frame)
         if way == "refined":
             probability = [refine(row, frame) for row in probability]
-        yield merge_to_frame(np.stack(probability), ids, height, width)[0]
+        yield merge_to_frame(np.stack(probability), ids, height, width).labels
 
 
 class _Whole:

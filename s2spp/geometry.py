@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import cv2
@@ -65,18 +66,59 @@ def to_frame(probability: NDArray[np.float32], height: int, width: int) -> NDArr
     return np.asarray(cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def merge_to_frame(
-    probability: NDArray[np.float32], object_ids: Sequence[int], height: int, width: int
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Per-object probability [N,h',w'] -> label map uint8 [H,W] and the winner's probability float32 [H,W].
+@dataclass(frozen=True)
+class Merged:
+    """`labels` uint8 [H,W]. `best` float32: the winner's probability of each labelled pixel, in `box` (rows and columns
+    of the frame), which holds them all."""
+
+    labels: NDArray[np.uint8]
+    box: tuple[slice, slice]
+    best: NDArray[np.float32]
+
+
+def merge_to_frame(probability: NDArray[np.float32], object_ids: Sequence[int], height: int, width: int) -> Merged:
+    """Per-object probability [N,h',w'] -> whose each pixel of the frame is.
 
     Each object's probability is resized to the frame BEFORE the most probable one takes the pixel, background counting
     as 0.5 (section IV-E); the first of equals wins. One object at a time: many objects in a large frame would be
-    gigabytes."""
+    gigabytes. All but the resizing looks only where the object can be: passes over whole frames are what takes time."""
+    boxes = [_reach(row, height, width) for row in probability]
     labels = np.zeros((height, width), np.uint8)
-    best = np.full((height, width), 0.5, np.float32)
-    for row, object_id in zip(probability, object_ids, strict=True):
-        candidate = to_frame(row, height, width)
-        labels[candidate > best] = object_id
-        np.maximum(best, candidate, out=best)
-    return labels, best
+    if len(boxes) == 1:  # most often; half the passes do then
+        (box,) = boxes
+        best = to_frame(probability[0], height, width)[box]
+        np.multiply(best > 0.5, np.uint8(object_ids[0]), out=labels[box])
+        return Merged(labels, box, best)
+    box, everywhere = _around(boxes), np.empty((height, width), np.float32)
+    everywhere[box] = 0.5
+    for row, object_id, own in zip(probability, object_ids, boxes, strict=True):
+        if labels[own].size:
+            candidate, best = to_frame(row, height, width)[own], everywhere[own]
+            np.copyto(labels[own], np.uint8(object_id), where=candidate > best)
+            np.maximum(best, candidate, out=best)
+    return Merged(labels, box, everywhere[box])
+
+
+def _reach(probability: NDArray[np.float32], height: int, width: int) -> tuple[slice, slice]:
+    """Where `to_frame` can give more than 0.5: around the cells [h',w'] that have more. Empty where none has."""
+    # Somewhat less than 0.5, since resizing rounds.
+    x, y, columns, rows = cv2.boundingRect((probability > 0.499).view(np.uint8))
+    across, down = width / probability.shape[1], height / probability.shape[0]
+    return _reached(y, rows, down, height), _reached(x, columns, across, width)
+
+
+def _reached(first: int, count: int, scale: float, side: int) -> slice:
+    """Pixels of one side whose two nearest cells are not all outside of `count` cells from `first` on."""
+    if not count:
+        return slice(0, 0)
+    start, end = math.floor((first - 0.5) * scale) - 1, math.ceil((first + count + 0.5) * scale) + 1
+    return slice(max(0, start), min(side, end))
+
+
+def _around(boxes: Sequence[tuple[slice, slice]]) -> tuple[slice, slice]:
+    """The smallest box that holds all that are not empty."""
+    held = [box for box in boxes if box[0].stop] or [np.s_[0:0, 0:0]]
+    rows, columns = (
+        slice(min(s.start for s in sides), max(s.stop for s in sides)) for sides in zip(*held, strict=True)
+    )
+    return rows, columns

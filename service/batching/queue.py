@@ -80,6 +80,19 @@ class BatchingQueue:
         results = [await self._run(self._step_batch, frame, *part, urgent=urgent) for part in parts]
         return results[0] if len(results) == 1 else await asyncio.to_thread(self._whole, state, results)
 
+    def idle(self, objects: int) -> bool:
+        """Nothing runs and nothing waits; and a frame with so many objects would run as one."""
+        running = self._worker is not None and not self._worker.done()
+        return not running and not self._pending and objects <= self._max_objects
+
+    async def alone(self, work: Callable[[Callable[[ImageU8, State], StepResult]], _Reply]) -> _Reply:
+        """Run `work` in the runtime's thread, where it steps by the function that it is given."""
+
+        def run(_: Sequence[_Item[_Reply]]) -> list[_Reply]:  # its own: nothing joins it
+            return [work(self._step_now)]
+
+        return await self._run(run, np.empty((0, 0, 3), np.uint8), {}, 0)
+
     async def close(self) -> None:
         """Lets the running batch end and answer; what waits gets Unavailable."""
         self._closed = True
@@ -172,6 +185,11 @@ class BatchingQueue:
         for item, reply in zip(batch, replies, strict=True):
             if not item.reply.done():
                 item.reply.set_result(reply)
+
+    def _step_now(self, frame: ImageU8, state: State) -> StepResult:
+        """In the runtime's thread."""
+        objects = len(next(iter(state.values())))
+        return self._runtime.step(frame[None], np.zeros(objects, np.int64), state)
 
     def _initialise_batch(self, batch: Sequence[_Item[State]]) -> list[State]:
         frames, frame_row = _stack_frames(batch)

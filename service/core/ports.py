@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from service.core.types import (
     Snapshot,
     State,
 )
+
+_Result = TypeVar("_Result")
 
 
 class Clock(Protocol):
@@ -64,6 +66,15 @@ class StepQueue(Protocol):
 
     async def step(self, frame: ImageU8, state: State, *, urgent: float | None = None) -> StepResult:
         """`urgent`: before those that wait, and of several the one with the lowest number."""
+        ...
+
+    def idle(self, objects: int) -> bool:
+        """Nothing runs and nothing waits; and a frame with so many objects would run as one."""
+        ...
+
+    async def alone(self, work: Callable[[Callable[[ImageU8, State], StepResult]], _Result]) -> _Result:
+        """Run `work` in the runtime's thread, where it steps by the function that it is given: all that a frame takes,
+        without waiting for another thread. For who finds the queue idle: others wait for all of it."""
         ...
 
 

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from s2spp.geometry import frame_to_model, mask_to_model, merge_to_frame, model_size, to_frame
+from s2spp.geometry import Merged, frame_to_model, mask_to_model, merge_to_frame, model_size, to_frame
 from service.core.errors import InvalidImage, InvalidMask
-from service.core.types import Answer, EncodedImage, ImageU8, LabelMap, MaskFormat, ModelInfo, ObjectReport
+from service.core.types import Answer, EncodedImage, ImageU8, MaskFormat, ModelInfo, ObjectReport
 from service.engine.limits import EngineLimits
 from service.imaging import ImageLimits, decode_frame, decode_mask, encode_mask, encode_probability
 
@@ -83,27 +83,34 @@ def make_answer(
     compute_ms: float,
 ) -> Answer:
     """Per-object `probability` [N,h',w'] -> merged and encoded mask of `frame_size`, with its reports."""
-    labels, best = merge_to_frame(probability, object_ids, *frame_size)
+    merged = merge_to_frame(probability, object_ids, *frame_size)
     if mask_format is MaskFormat.PROBABILITY:
         mask = encode_probability(to_frame(plane, *frame_size) for plane in probability)
     else:
-        mask = encode_mask(labels, mask_format, object_ids)
+        mask = encode_mask(merged.labels, mask_format, object_ids)
     return Answer(
         frame_index=frame_index,
         mask=mask,
         mask_format=mask_format,
         height=frame_size[0],
         width=frame_size[1],
-        objects=tuple(_report(object_id, labels, best) for object_id in object_ids),
+        objects=tuple(_report(object_id, merged) for object_id in object_ids),
         compute_ms=compute_ms,
     )
 
 
-def _report(object_id: int, labels: LabelMap, best: NDArray[np.float32]) -> ObjectReport:
-    inside = labels == object_id
-    x, y, width, height = cv2.boundingRect(inside.view(np.uint8))
-    box = np.s_[y : y + height, x : x + width]
-    values = best[box][inside[box]]
-    confidence = float(values.mean(dtype=np.float64)) if values.size else 0.0
-    visible = bool(values.size) and float(values.max()) >= VISIBLE_PROBABILITY
-    return ObjectReport(object_id, int(values.size), (x, y, width, height), confidence, visible)
+def _report(object_id: int, merged: Merged) -> ObjectReport:
+    rows, columns = merged.box
+    inside = merged.labels[merged.box] == object_id
+    x, y, width, height = cv2.boundingRect(inside.view(np.uint8)) if inside.size else (0, 0, 0, 0)
+    if not width:
+        return ObjectReport(object_id, 0, (0, 0, 0, 0), 0.0, False)
+    own = np.s_[y : y + height, x : x + width]
+    values = merged.best[own][inside[own]]
+    return ObjectReport(
+        object_id,
+        area=int(values.size),
+        box=(columns.start + x, rows.start + y, width, height),
+        confidence=float(values.sum(dtype=np.float64) / values.size),
+        visible=float(values.max()) >= VISIBLE_PROBABILITY,
+    )

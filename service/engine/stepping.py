@@ -3,6 +3,7 @@
 So frame n+1 is decoded while n is computed, and computed while n is encoded; the order of states and answers
 is that of the indices all the same. Nothing is decoded earlier: of a full window it would hold up what others wait for,
 and fill the memory.
+A frame that has the engine to itself goes through all of it in one thread.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import TypeVar
 
 from service.core.errors import (
@@ -23,16 +25,29 @@ from service.core.errors import (
     S2sppError,
     Unavailable,
 )
-from service.core.ports import EngineObserver, FrameTimes, Period, StepQueue
-from service.core.types import DrawObjects, EncodedImage, Failure, ImageU8, ModelInfo, ObjectChange, RemoveObject
+from service.core.ports import EngineObserver, FrameTimes, Period, StepQueue, StepResult
+from service.core.types import (
+    Answer,
+    DrawObjects,
+    EncodedImage,
+    Failure,
+    ImageU8,
+    ModelInfo,
+    ObjectChange,
+    RemoveObject,
+    SessionId,
+    State,
+)
 from service.engine.faults import told
 from service.engine.limits import EngineLimits
 from service.engine.objects import Change, Followed
 from service.engine.pixels import make_answer, read_frame, read_opening
+from service.engine.session import Session
 from service.engine.table import Resident
 from service.engine.turns import Entry, Outcome, Turn, overtaken
 
 _Result = TypeVar("_Result")
+_Read = Callable[[], tuple[ImageU8, Period] | InvalidInput | FrameDropped]
 
 
 class _PredecessorFailed(Exception):
@@ -54,6 +69,7 @@ class Stepper:
         self._info = info
         self._limits = limits
         self._observer = observer
+        self._latest: SessionId | None = None  # whose frame came last
 
     async def answer(
         self, resident: Resident, entry: Entry, image: EncodedImage, before: Turn, turn: Turn
@@ -87,57 +103,88 @@ class Stepper:
             await before.begun
             if before.abandoned:
                 raise _PredecessorFailed
-        read = await self._read(resident, entry, image)
-        if not isinstance(read, S2sppError):
+        read = _reading(session, entry, image, self._limits)
+        alone, self._latest = self._is_alone(session, entry, before), session.id
+        if alone:
+            way = await self._straight(resident, entry, read, before, turn)
+        else:
+            way = await self._in_turns(resident, entry, read, before, turn)
+        if not await before.settled:
+            raise _PredecessorFailed
+        session.settle(entry, way.outcome, way.followed)
+        turn.settled.set_result(True)
+        answered_at = time.perf_counter()
+        resident.commits.answered(answered_at)
+        if way.stages is not None:
+            self._observer.frame_answered(FrameTimes(entry.index, Period(accepted_at, answered_at), *way.stages))
+        elif isinstance(way.outcome, Failure) and way.outcome.reason == FrameDropped.reason:
+            self._observer.frame_dropped()
+        elif isinstance(way.outcome, Failure):
+            self._observer.frame_failed(way.outcome.reason)
+        return way.outcome
+
+    def _is_alone(self, session: Session, entry: Entry, before: Turn) -> bool:
+        """No frame is before it, none behind it, the runtime has nothing to do, and no other session is likely to come:
+        its frame would be decoded meanwhile, and run as a batch with this one. (Behind what is urgent others come.)"""
+        followed = before.stepped.result() if before.stepped.done() else None
+        newest = entry.index == session.next_frame - 1 and entry.urgent is None
+        usual = newest and session.id == self._latest
+        return followed is not None and usual and self._queue.idle(len(followed.object_ids))
+
+    async def _straight(self, resident: Resident, entry: Entry, read: _Read, before: Turn, turn: Turn) -> _Way:
+        """All in the runtime's thread: from one thread to another, when all have slept since the frame before, takes a
+        tenth of a millisecond and more each time."""
+        session = resident.session
+        followed = await self._before(resident, entry, before)
+        turn.begin()
+
+        def work(step: Callable[[ImageU8, State], StepResult]) -> _Way:
+            found = read()
+            if isinstance(found, S2sppError):
+                return _failed(entry, found, followed)
+            frame, decode = found
+            queue = Period(decode.ended, time.perf_counter())
+            result = step(frame, followed.state)
+            return _way(result, followed, decode, queue, *_answered(session, entry, result, followed))
+
+        way = await self._queue.alone(work)
+        if way.stages is not None:
             session.newest_ready = max(session.newest_ready, entry.index)
+        turn.step(way.followed)
+        return way
+
+    async def _in_turns(self, resident: Resident, entry: Entry, read: _Read, before: Turn, turn: Turn) -> _Way:
+        """Each stage in a thread of its kind, beside other frames in other stages."""
+        session = resident.session
+        found = await self._threaded(read)
+        if not isinstance(found, S2sppError):
+            session.newest_ready = max(session.newest_ready, entry.index)
+        followed = await self._before(resident, entry, before)
+        if session.realtime and entry.index < session.newest_ready:
+            found = overtaken(entry.index)
+        if isinstance(found, S2sppError):
+            turn.step(followed)
+            return _failed(entry, found, followed)
+        frame, decode = found
+        handed_at = time.perf_counter()
+        turn.begin()
+        result = await self._queue.step(frame, followed.state, urgent=entry.urgent)
+        turn.step(Followed(followed.object_ids, result.state))
+        answered = await self._threaded(lambda: _answered(session, entry, result, followed))
+        queue = Period(handed_at, handed_at + result.queue_ms / 1e3)
+        return _way(result, followed, decode, queue, *answered)
+
+    @staticmethod
+    async def _before(resident: Resident, entry: Entry, before: Turn) -> Followed:
+        """What this frame is stepped from, once that is there."""
         followed = await before.stepped
         if followed is None:
             raise _PredecessorFailed
         if resident.commits.gone is not None:
             raise resident.commits.gone
-        if session.paused and entry.of_stream:
+        if resident.session.paused and entry.of_stream:
             raise _Paused
-        outcome: Outcome
-        if session.realtime and entry.index < session.newest_ready:
-            read = overtaken(entry.index)
-        if isinstance(read, S2sppError):
-            stages = None
-            outcome = Failure(entry.index, read.reason, read.message, read.metadata)
-            turn.step(followed)
-        else:
-            frame, decode = read
-            handed_at = time.perf_counter()
-            turn.begin()
-            result = await self._queue.step(frame, followed.state, urgent=entry.urgent)
-            followed = Followed(followed.object_ids, result.state)
-            turn.step(followed)
-            object_ids = followed.object_ids
-            outcome, encode = await self._timed(
-                lambda: make_answer(
-                    entry.index,
-                    result.probability,
-                    object_ids,
-                    session.frame_size,
-                    session.options.mask_format,
-                    result.compute_ms,
-                )
-            )
-            batch_at = handed_at + result.queue_ms / 1e3
-            compute = Period(batch_at, batch_at + result.compute_ms / 1e3)
-            stages = decode, Period(handed_at, batch_at), compute, encode
-        if not await before.settled:
-            raise _PredecessorFailed
-        session.settle(entry, outcome, followed)
-        turn.settled.set_result(True)
-        answered_at = time.perf_counter()
-        resident.commits.answered(answered_at)
-        if stages is not None:
-            self._observer.frame_answered(FrameTimes(entry.index, Period(accepted_at, answered_at), *stages))
-        elif isinstance(outcome, Failure) and outcome.reason == FrameDropped.reason:
-            self._observer.frame_dropped()
-        elif isinstance(outcome, Failure):
-            self._observer.frame_failed(outcome.reason)
-        return outcome
+        return followed
 
     async def change(
         self,
@@ -201,7 +248,7 @@ class Stepper:
         """State of the objects that are drawn, on the frame that comes along."""
         session = resident.session
         try:
-            opening, _ = await self._timed(
+            opening = await self._threaded(
                 lambda: read_opening(wanted.frame, wanted.mask, self._info, self._limits, wanted.as_object)
             )
             if (opening.height, opening.width) != session.frame_size:
@@ -221,28 +268,62 @@ class Stepper:
         # The order of the tensors is that of the manifest, as in what the session has.
         return Followed(opening.object_ids, {spec.name: state[spec.name] for spec in self._info.states})
 
-    async def _read(
-        self, resident: Resident, entry: Entry, image: EncodedImage
-    ) -> tuple[ImageU8, Period] | InvalidInput | FrameDropped:
-        session = resident.session
+    async def _threaded(self, work: Callable[[], _Result]) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-        def read() -> ImageU8:
-            # Where decoding itself falls behind, only the newest that waits for it is worth it.
-            if session.realtime and entry.index < session.next_frame - 1:
-                raise overtaken(entry.index)
-            return read_frame(image, self._limits.images, session.frame_size, session.size)
 
+@dataclass(frozen=True)
+class _Way:
+    """What became of a frame. `followed`: after it. `stages`: decode, queue, compute, encode; None of one that was not
+    stepped."""
+
+    outcome: Outcome
+    followed: Followed
+    stages: tuple[Period, Period, Period, Period] | None
+
+
+def _way(result: StepResult, before: Followed, decode: Period, queue: Period, answer: Answer, encode: Period) -> _Way:
+    compute = Period(queue.ended, queue.ended + result.compute_ms / 1e3)
+    return _Way(answer, Followed(before.object_ids, result.state), (decode, queue, compute, encode))
+
+
+def _failed(entry: Entry, error: InvalidInput | FrameDropped, followed: Followed) -> _Way:
+    return _Way(Failure(entry.index, error.reason, error.message, error.metadata), followed, None)
+
+
+def _reading(session: Session, entry: Entry, image: EncodedImage, limits: EngineLimits) -> _Read:
+    """For a thread: the frame on the model's grid, or why it cannot be used."""
+
+    def read() -> ImageU8:
+        # Where decoding itself falls behind, only the newest that waits for it is worth it.
+        if session.realtime and entry.index < session.next_frame - 1:
+            raise overtaken(entry.index)
+        return read_frame(image, limits.images, session.frame_size, session.size)
+
+    def found() -> tuple[ImageU8, Period] | InvalidInput | FrameDropped:
         try:
-            return await self._timed(read)
+            return _timed(read)
         except (InvalidInput, FrameDropped) as error:
             return error
 
-    async def _timed(self, work: Callable[[], _Result]) -> tuple[_Result, Period]:
-        """Run in a thread; the period is that of the work itself."""
+    return found
 
-        def measured() -> tuple[_Result, Period]:
-            began = time.perf_counter()
-            result = work()
-            return result, Period(began, time.perf_counter())
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, measured)
+def _answered(session: Session, entry: Entry, result: StepResult, followed: Followed) -> tuple[Answer, Period]:
+    """For a thread."""
+    return _timed(
+        lambda: make_answer(
+            entry.index,
+            result.probability,
+            followed.object_ids,
+            session.frame_size,
+            session.options.mask_format,
+            result.compute_ms,
+        )
+    )
+
+
+def _timed(work: Callable[[], _Result]) -> tuple[_Result, Period]:
+    began = time.perf_counter()
+    result = work()
+    return result, Period(began, time.perf_counter())

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from s2spp.geometry import frame_to_model, mask_to_model, merge_to_frame, model_size
 
@@ -60,10 +61,29 @@ def test_large_frames_are_averaged_not_sampled() -> None:
 
 
 @pytest.mark.parametrize("objects", [1, 2, 7])
-def test_merging_is_the_arg_max_over_resized_probabilities(objects: int) -> None:
+@pytest.mark.parametrize("size", [(33, 47), (5, 47), (9, 16)])
+def test_merging_is_the_arg_max_over_resized_probabilities(objects: int, size: tuple[int, int]) -> None:
     probability = np.random.default_rng(objects).random((objects, 9, 16), np.float32).round(1)  # with ties
-    ids = list(range(3, 3 + objects))
-    labels, best = merge_to_frame(probability, ids, 33, 47)
-    resized = np.stack([np.full((33, 47), 0.5, np.float32), *(cv2.resize(row, (47, 33)) for row in probability)])
-    assert np.array_equal(labels, np.array([0, *ids], np.uint8)[resized.argmax(axis=0)])
-    assert np.array_equal(best, resized.max(axis=0))
+    _check_merged(probability, size)
+
+
+@given(st.data(), st.integers(1, 60), st.integers(1, 60), st.integers(1, 3))
+def test_merging_finds_objects_wherever_they_are(data: st.DataObject, height: int, width: int, objects: int) -> None:
+    """Small ones, at borders, in frames that shrink, and objects that are nowhere."""
+    probability = np.zeros((objects, 9, 16), np.float32)
+    for row in probability:
+        y, x = data.draw(st.integers(0, 8)), data.draw(st.integers(0, 15))
+        row[y : y + 2, x : x + 3] = data.draw(st.sampled_from([0.5, 0.51, 1.0]))
+    _check_merged(probability, (height, width))
+
+
+def _check_merged(probability: NDArray[np.float32], size: tuple[int, int]) -> None:
+    ids = list(range(3, 3 + len(probability)))
+    merged = merge_to_frame(probability, ids, *size)
+    resized = np.stack([np.full(size, 0.5, np.float32), *(cv2.resize(row, size[::-1]) for row in probability)])
+    assert np.array_equal(merged.labels, np.array([0, *ids], np.uint8)[resized.argmax(axis=0)])
+    labelled = merged.labels[merged.box] > 0
+    assert np.array_equal(merged.best[labelled], resized.max(axis=0)[merged.box][labelled])
+    outside = np.ones(size, bool)
+    outside[merged.box] = False
+    assert not merged.labels[outside].any()

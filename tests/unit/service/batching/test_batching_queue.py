@@ -314,3 +314,27 @@ async def test_closing_answers_everybody(runtime: FakeRuntime, queue: BatchingQu
         assert (await busy)["first"].shape == (1, 4, 4)
     with pytest.raises(Unavailable):
         await queue.initialise(frame(3), masks(3, 1))
+
+
+async def test_work_alone_steps_as_the_queue_does(queue: BatchingQueue) -> None:
+    state, expected = await alone(1, 2)
+    assert queue.idle(8) and not queue.idle(9)  # which would take two runs
+    result = await queue.alone(lambda step: step(frame(2), state))
+    assert np.array_equal(result.probability, expected.probability)
+    assert_same(result.state, expected.state)
+
+
+async def test_the_queue_is_idle_once_nothing_runs_or_waits(runtime: FakeRuntime, queue: BatchingQueue) -> None:
+    busy = await hold(runtime, queue)
+    assert not queue.idle(1)
+    waiting = asyncio.create_task(queue.alone(lambda _: 7))
+    runtime.gate.set()
+    assert await waiting == 7
+    await busy
+    assert queue.idle(1)
+
+
+async def test_work_alone_that_fails_fails_for_its_caller_only(queue: BatchingQueue) -> None:
+    with pytest.raises(ZeroDivisionError):
+        await queue.alone(lambda _: 1 // 0)
+    await queue.initialise(frame(1), masks(1, 1))

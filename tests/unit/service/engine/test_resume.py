@@ -83,6 +83,7 @@ async def test_frames_whose_masks_are_at_hand_are_urgent_in_the_order_in_which_t
         return await step(queue, *args, urgent=urgent)
 
     monkeypatch.setattr(BatchingQueue, "step", noted)
+    monkeypatch.setattr(BatchingQueue, "idle", lambda *_: False)  # the new one, too, asks for a place
     assert (await world.engine.resume(session, 3)).info.next_frame == 1
     for index in (1, 2, 3, 4):
         world.clock.now += 1
