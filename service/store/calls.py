@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.cluster import RedisCluster
@@ -16,6 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.core.errors import Unavailable
 
+_log = logging.getLogger(__name__)
 _Reply = TypeVar("_Reply")
 AnyRedis = Redis | RedisCluster
 _CLUSTER = "-cluster://"
@@ -26,6 +30,8 @@ _CONNECT_WITHIN_S = 2.0
 _CONNECTIONS = 32
 # Pauses before another attempt when a connection breaks: enough for the embedded Redis to come back.
 _RETRY_AFTER_S = (0.0, 0.05, 0.1, 0.2, 0.4)
+_LOG_EVERY_S = 30.0
+_logged: WeakKeyDictionary[AnyRedis, float] = WeakKeyDictionary()
 
 
 def connect(url: str) -> AnyRedis:
@@ -45,29 +51,39 @@ def connect(url: str) -> AnyRedis:
 
 
 async def ask(redis: AnyRedis, call: Callable[[], Awaitable[_Reply]]) -> _Reply:
-    """Again after a broken connection (every call may be repeated), within a time for all attempts."""
+    """Again after a broken connection (every call may be repeated), within a time for all attempts. Raises Unavailable,
+    which callers are told; where Redis is, and what it said, is the operator's business and is logged."""
     try:
-        async with asyncio.timeout(_ANSWER_WITHIN_S):
-            for pause in _RETRY_AFTER_S:
-                try:
-                    return await call()
-                except _BROKEN:
-                    await asyncio.sleep(pause)
-            return await call()
+        return await _asked(call)
     except (TimeoutError, RedisTimeoutError) as error:
-        raise Unavailable(
-            f"Redis at {_address(redis)} did not answer within {_ANSWER_WITHIN_S:g} s; "
-            "see what keeps it busy, then try again"
-        ) from error
+        _log_now_and_then(redis, f"did not answer within {_ANSWER_WITHIN_S:g} s; see what keeps it busy")
+        raise Unavailable("the session store does not answer; try again in a moment") from error
     except _BROKEN as error:
-        raise Unavailable(
-            f"cannot reach Redis at {_address(redis)} ({error}); try again, and if this lasts see "
-            "that it runs there and that its address and password are right"
-        ) from error
+        _log_now_and_then(
+            redis, f"cannot be reached ({error}); see that it runs there, and its address, password and TLS"
+        )
+        raise Unavailable("the session store cannot be reached; try again in a moment") from error
     except RedisError as error:
-        raise Unavailable(
-            f"Redis at {_address(redis)} refuses ({error}); see its memory, its disk and its rights"
-        ) from error
+        _log_now_and_then(redis, f"refuses ({error}); see its memory, its disk and its rights")
+        raise Unavailable("the session store refuses; try again in a moment") from error
+
+
+async def _asked(call: Callable[[], Awaitable[_Reply]]) -> _Reply:
+    async with asyncio.timeout(_ANSWER_WITHIN_S):
+        for pause in _RETRY_AFTER_S:
+            try:
+                return await call()
+            except _BROKEN:
+                await asyncio.sleep(pause)
+        return await call()
+
+
+def _log_now_and_then(redis: AnyRedis, what: str) -> None:
+    """Every session and every caller meets the same trouble."""
+    now = time.monotonic()
+    if now - _logged.get(redis, -_LOG_EVERY_S) >= _LOG_EVERY_S:
+        _logged[redis] = now
+        _log.warning("Redis at %s %s", _address(redis), what)
 
 
 def _address(redis: AnyRedis) -> str:

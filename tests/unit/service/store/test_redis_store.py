@@ -103,10 +103,15 @@ async def test_a_store_survives_a_restart_of_redis_that_forgot_its_scripts(clien
     assert_same(await store.load(snapshot.session), snapshot)
 
 
-async def test_a_full_redis_is_unavailable_and_says_why(client: Redis) -> None:
+async def test_a_full_redis_is_unavailable_and_the_log_says_why(
+    client: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
     await client.config_set("maxmemory", 1)
-    with pytest.raises(Unavailable, match=r"refuses.*maxmemory"):
-        await RedisSessionStore(client).save(make_snapshot(), 60, constant=True)
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="refuses"):
+            await RedisSessionStore(client).save(make_snapshot(), 60, constant=True)
+    (line,) = caplog.messages
+    assert "maxmemory" in line and "refuses" in line
 
 
 async def test_a_hung_redis_is_unavailable(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,14 +121,17 @@ async def test_a_hung_redis_is_unavailable(client: Redis, monkeypatch: pytest.Mo
     async with connect(f"unix://{path}") as impatient:
         os.kill(pid, signal.SIGSTOP)
         try:
-            with pytest.raises(Unavailable, match=r"did not answer within 0\.2 s"):
+            with pytest.raises(Unavailable, match="does not answer"):
                 await RedisSessionStore(impatient).ping()
         finally:
             os.kill(pid, signal.SIGCONT)
 
 
-async def test_an_unreachable_redis_is_named_without_its_password() -> None:
+async def test_an_unreachable_redis_is_named_in_the_log_alone_and_without_its_password(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with connect("redis://someone:secret@127.0.0.1:1/0") as nowhere:
-        with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1 .*try again") as caught:
+        with pytest.raises(Unavailable, match="try again") as caught:
             await RedisSessionStore(nowhere).load(make_snapshot().session)
-    assert "secret" not in str(caught.value)
+    assert "127.0.0.1" not in str(caught.value), "no caller's business"
+    assert "Redis at 127.0.0.1:1 cannot be reached" in caplog.text and "secret" not in caplog.text
