@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from service.bootstrap.listening import ADDRESSES, announced, listening
 from service.bootstrap.parts import CannotServe, build_engine, load_runtime, open_redis, open_traces
 from service.bootstrap.process import stop_signal
+from service.core.cancelling import cancelled
 from service.core.errors import Unavailable
 from service.core.registry import WorkerState
 from service.settings import Settings, misspelt
@@ -93,7 +94,7 @@ async def work(settings: Settings, *, stop_with_stdin: bool = False) -> None:
         await heartbeat.start()
         balance = asyncio.create_task(keep_balance(registry, state, at.hand_over), name="the balance of workers")
         balance.add_done_callback(_told_if_it_failed)
-        stack.push_async_callback(_cancelled, balance)
+        stack.push_async_callback(cancelled, balance)
         stack.enter_context(announced(settings.data_dir, at))
         _log.info("worker %s serves %s: gRPC %s, metrics %s/metrics", name, runtime.info.name, address, at.http)
         await process.told_to_stop.wait()
@@ -159,11 +160,6 @@ def _told_if_it_failed(task: asyncio.Task[None]) -> None:
     """Nobody waits for it while the process runs."""
     if not task.cancelled() and (problem := task.exception()) is not None:
         _log.error("%s has ended, and is not begun again before the next start", task.get_name(), exc_info=problem)
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await _ended(task)
 
 
 async def _ended(task: asyncio.Task[Any]) -> None:

@@ -8,6 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 
+from service.core.cancelling import cancelled
 from service.core.errors import ModelMismatch, Overloaded, S2sppError, Unavailable
 from service.core.registry import Owner, WorkerRegistry, WorkerState
 from service.core.types import SessionId
@@ -49,9 +50,7 @@ class Directory:
         self._watching = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        await cancelled(self._watching)
 
     @property
     def alive(self) -> list[WorkerState]:

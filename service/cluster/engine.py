@@ -20,6 +20,7 @@ from service.cluster import convert
 from service.cluster.directory import Directory
 from service.cluster.links import Links, Stub, told
 from service.cluster.upstream import Asked, Upstream
+from service.core.cancelling import cancelled
 from service.core.errors import (
     IdempotencyKeyInUse,
     Overloaded,
@@ -72,9 +73,7 @@ class ClusterEngine:
             await asyncio.sleep(_MEET_EVERY_S / 5)
 
     async def close(self) -> None:
-        if self._learning is not None:
-            self._learning.cancel()
-            await asyncio.gather(self._learning, return_exceptions=True)
+        await cancelled(self._learning)
         await self._directory.stop()
         await asyncio.gather(*(stream.close() for stream in self._streams.values()))
         await self._links.close()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
+from service.core.cancelling import cancelled
 from service.core.errors import Unavailable
 from service.core.ports import Clock
 from service.core.registry import LEASE_S, WorkerRegistry, WorkerState
@@ -45,9 +46,7 @@ class Heartbeat:
         self._until = sent + LEASE_S
 
     async def stop(self) -> None:
-        if self._beating is not None:
-            self._beating.cancel()
-            await asyncio.gather(self._beating, return_exceptions=True)
+        await cancelled(self._beating)
         with suppress(Unavailable):  # then silence tells
             await self._registry.leave(self._state().worker)
 

@@ -23,6 +23,7 @@ from service.client.patience import Patience
 from service.cluster import convert
 from service.cluster.directory import Directory
 from service.cluster.links import Links, told
+from service.core.cancelling import cancelled
 from service.core.errors import (
     FrameAcknowledged,
     FrameDropped,
@@ -116,9 +117,7 @@ class Upstream:
         return self._kept.told_committed
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await cancelled(self._task)
         self._end(Unavailable("this stream was closed"))
 
     async def _begin(self, first: pb.TrackRequest) -> Resumed:

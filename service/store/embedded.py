@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from redis.exceptions import RedisError
 
+from service.core.cancelling import cancelled
 from service.store.redis_process import (
     EmbeddedRedisError,
     RedisProcess,
@@ -69,10 +70,8 @@ class EmbeddedRedis:
         self._watcher = asyncio.create_task(self._watch(binary), name="embedded-redis")
 
     async def close(self) -> None:
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.gather(self._watcher, return_exceptions=True)
-            self._watcher = None
+        await cancelled(self._watcher)
+        self._watcher = None
         if self._process is not None:
             await self._process.stop()
             self._process = None

@@ -13,6 +13,7 @@ from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
 from s2spp.v1 import segmentation_pb2, segmentation_pb2_grpc
+from service.core.cancelling import cancelled
 from service.core.errors import Unavailable
 from service.core.ports import Engine
 from service.transport.grpc.malformed import RefuseMalformed
@@ -54,8 +55,7 @@ class GrpcServer:
         """Says NOT_SERVING, takes no new calls, tells streams to resume elsewhere or later, gives what runs `grace_s`
         seconds, then cancels."""
         self._servicer.stopping.set()
-        self._readiness.cancel()
-        await asyncio.gather(self._readiness, return_exceptions=True)
+        await cancelled(self._readiness)
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
 
