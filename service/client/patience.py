@@ -22,6 +22,7 @@ class Patience:
         self._faults = 0
         self.attempts = 0
         """Since there was progress, the next one included."""
+        self._told = False
         self._joined_at: float | None = None
         self.lost_since: float | None = None
         """None: there was progress since."""
@@ -42,12 +43,19 @@ class Patience:
         """Something new was answered."""
         self.lost_since, self._faults = None, 0
 
+    def worth_telling(self, after_s: float) -> bool:
+        """Once for each loss, if it lasts longer than `after_s`."""
+        if self._told or self.lost_since is None or time.monotonic() - self.lost_since < after_s:
+            return False
+        self._told = True
+        return True
+
     def pause_s(self, problem: S2sppError) -> float | None:
         """Before the next attempt; None: there is no sense in one."""
         now = time.monotonic()
         lasted = self._joined_at is not None and now - self._joined_at > self._retry_for_s
         if self.lost_since is None or lasted:
-            self.lost_since, self.attempts = now, 1
+            self.lost_since, self.attempts, self._told = now, 1, False
             self._pause_s = 0.0 if self._at_once else self._first_pause_s
         else:
             self.attempts += 1

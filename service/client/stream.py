@@ -39,6 +39,8 @@ OnFrameError = Callable[[int, S2sppError], None]
 
 _log = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+_SILENT_S = 5.0
+"""A server that is started anew takes as long; beyond, whoever waits hears why."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +157,8 @@ class Stream:
                     # The session expires by itself.
                     self._session = ""
                     raise interruption.problem from interruption
-                if self._patience.attempts == 2:  # a server that was only replaced takes the first
-                    _log.warning("%s. It is tried again for %g s", interruption.problem, self._retry_for_s)
+                if self._patience.worth_telling(_SILENT_S):
+                    _log.warning("no answer yet, trying for %g s: %s", self._retry_for_s, interruption.problem)
                 first = self._resume_request() if self._session else first
         self._feed.raise_failure()
 

@@ -353,15 +353,16 @@ async def test_waiting_for_a_server_is_said_once(
         raise Unavailable("the store is away")
 
     monkeypatch.setattr(server.world.wire, "save", save)
+    monkeypatch.setattr("service.client.stream._SILENT_S", 0.2)
 
     def follow_briefly() -> None:
-        with Client(server.target, retry_for_s=0.5) as client:
+        with Client(server.target, retry_for_s=0.8) as client:
             list(client.track(video(3), MASK))
 
     with pytest.raises(Unavailable, match="the store is away"):
         await in_thread(follow_briefly)
     told = [record.getMessage() for record in caplog.records if record.name == "service.client.stream"]
-    assert told == ["the store is away. It is tried again for 0.5 s"]
+    assert told == ["no answer yet, trying for 0.8 s: the store is away"]
 
 
 async def test_a_server_that_takes_long_to_say_no_is_not_asked_for_ever(
