@@ -15,7 +15,7 @@ class Patience:
 
     def __init__(self, retry_for_s: float, first_pause_s: float, longest_pause_s: float, *, at_once: bool) -> None:
         """`at_once`: the first attempt needs no pause; those after it have."""
-        self._retry_for_s = retry_for_s
+        self.retry_for_s = retry_for_s
         self._first_pause_s, self._longest_pause_s = first_pause_s, longest_pause_s
         self._at_once = at_once
         self._pause_s = 0.0
@@ -53,7 +53,7 @@ class Patience:
     def pause_s(self, problem: S2sppError) -> float | None:
         """Before the next attempt; None: there is no sense in one."""
         now = time.monotonic()
-        lasted = self._joined_at is not None and now - self._joined_at > self._retry_for_s
+        lasted = self._joined_at is not None and now - self._joined_at > self.retry_for_s
         if self.lost_since is None or lasted:
             self.lost_since, self.attempts, self._told = now, 1, False
             self._pause_s = 0.0 if self._at_once else self._first_pause_s
@@ -62,5 +62,5 @@ class Patience:
             self._pause_s = min(max(2 * self._pause_s, self._first_pause_s), self._longest_pause_s)
         # One that is away, full, or not the session's owner may come round for as long as there is time.
         self._faults += isinstance(problem, FrameGap) or type(problem) is S2sppError
-        hopeless = now - self.lost_since > self._retry_for_s or self._faults > _MOST_FAULTS
+        hopeless = now - self.lost_since > self.retry_for_s or self._faults > _MOST_FAULTS
         return None if hopeless else self._pause_s

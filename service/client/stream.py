@@ -131,7 +131,6 @@ class Stream:
         self._begin = begin
         self._jpeg_quality = jpeg_quality
         self._timeout_s = timeout_s
-        self._retry_for_s = retry_for_s
         self._patience = Patience(retry_for_s, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, at_once=False)
         self._keep_session = keep_session
         if isinstance(begin, Opening):
@@ -158,7 +157,7 @@ class Stream:
                     self._session = ""
                     raise interruption.problem from interruption
                 if self._patience.worth_telling(_SILENT_S):
-                    _log.warning("no answer yet, trying for %g s: %s", self._retry_for_s, interruption.problem)
+                    _log.warning("no answer yet, trying for %g s: %s", self._patience.retry_for_s, interruption.problem)
                 first = self._resume_request() if self._session else first
         self._feed.raise_failure()
 

@@ -25,7 +25,15 @@ _DURABILITIES = {each: pb.Durability.Value(f"DURABILITY_{each.name}") for each i
 
 
 def image(given: EncodedImage) -> pb.Image:
-    return pb.Image(data=given.data, format=_IMAGE_FORMATS[given.format], height=given.height, width=given.width)
+    made = pb.Image()
+    put_image(made, given)
+    return made
+
+
+def put_image(place: pb.Image, given: EncodedImage) -> None:
+    """Where it belongs in a message: put there as a message of its own it is copied, level by level."""
+    place.data, place.format = given.data, _IMAGE_FORMATS[given.format]
+    place.height, place.width = given.height, given.width
 
 
 def options(given: SessionOptions) -> pb.SessionOptions:
@@ -37,13 +45,9 @@ def durability(given: Durability) -> pb.Durability.ValueType:
 
 
 def frame_request(frame_index: int, given: EncodedImage, durable: Durability, again: bool) -> pb.TrackRequest:
-    request = pb.TrackRequest(
-        frame=pb.Frame(frame_index=frame_index, durability=durability(durable), again=again),
-    )
-    # In its place: as a message of its own a frame is copied at every level.
-    place = request.frame.image
-    place.data, place.format = given.data, _IMAGE_FORMATS[given.format]
-    place.height, place.width = given.height, given.width
+    frame = pb.Frame(frame_index=frame_index, durability=durability(durable), again=again)
+    request = pb.TrackRequest(frame=frame)
+    put_image(request.frame.image, given)
     return request
 
 

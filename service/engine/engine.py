@@ -114,7 +114,8 @@ class LocalEngine:
                 durability = Durability.STRICT
             entry = self._accept(resident, frame_index, frame, durability)
             entry.of_stream = stream is not None
-            if self._was_lost(resident.session, frame_index, again, received_through):
+            had = again or (received_through is not None and frame_index <= received_through)
+            if had and resident.session.takes_precedence():
                 # A session whose frames came first has all of them stepped first: side by side, all would be late.
                 entry.urgent = self._clock()
         outcome = await self._outcome(entry)
@@ -252,16 +253,6 @@ class LocalEngine:
             if stream is None and not await self._residence.verified(session):
                 return await self._place(session, stream, find)
             raise
-
-    @staticmethod
-    def _was_lost(session: Session, frame_index: int, again: bool, received_through: int | None) -> bool:
-        """The caller had its answer once, or waits for it since before a crash. Callers say so: it is true of a few
-        frames at most, and who says it of more gets no precedence."""
-        said = again or (received_through is not None and frame_index <= received_through)
-        if not said or not session.may_be_lost:
-            return False
-        session.may_be_lost -= 1
-        return True
 
     def _accept(self, resident: Resident, frame_index: int, frame: EncodedImage, durability: Durability) -> Entry:
         session, commits = resident.session, resident.commits

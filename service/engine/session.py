@@ -154,6 +154,14 @@ class Session:
                 frame_index=self.next_frame - 1,
             )
 
+    def takes_precedence(self) -> bool:
+        """The caller says that it had this frame's answer, or waits for it since before a crash. That is true of a few
+        frames at most: each is counted, and who says it of more gets no precedence."""
+        if not self.may_be_lost:
+            return False
+        self.may_be_lost -= 1
+        return True
+
     def unread(self, received_through: int) -> tuple[Outcome, ...]:
         """The answers after `received_through`, as far as they are made; none where a crash took more than was stored:
         masks are taken ahead of it. Raises FrameAcknowledged: some were acknowledged, and are gone."""

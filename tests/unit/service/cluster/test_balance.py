@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -96,7 +97,7 @@ async def test_a_worker_that_tells_late_of_what_it_has_gets_no_more(monkeypatch:
 async def test_slow_cameras_stay_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten streams here and ten there, of which some are in use at a time."""
     monkeypatch.setattr(balance, "_EVERY_S", 0.0005)
-    registry, handed, readings = FakeRegistry(worker("b")), 0, 0
+    registry, hand_over, readings = FakeRegistry(worker("b")), Mock(return_value=True), 0
     chance = random.Random(5)
 
     def some() -> int:
@@ -108,37 +109,27 @@ async def test_slow_cameras_stay_where_they_are(monkeypatch: pytest.MonkeyPatch)
         registry.states["b"] = worker("b", busy=some(), capacity=64)
         return worker("a", busy=some(), capacity=64)
 
-    def hand_over() -> bool:
-        nonlocal handed
-        handed += 1
-        return True
-
     balancing = asyncio.create_task(keep_balance(registry, me, hand_over))
     await until(lambda: readings > 400)
     balancing.cancel()
-    assert handed < readings / 20
+    assert hand_over.call_count < readings / 20
 
 
 async def test_streams_that_come_back_are_left_in_peace(monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker that has the fewest cannot be reached by the gateways."""
     monkeypatch.setattr(balance, "_EVERY_S", 0.0005)
-    registry, handed, readings = FakeRegistry(worker("b")), 0, 0
+    registry, hand_over, readings = FakeRegistry(worker("b")), Mock(return_value=True), 0
 
     def me() -> WorkerState:
         nonlocal readings
         readings += 1
         return worker("a", busy=10, capacity=64)
 
-    def hand_over() -> bool:
-        nonlocal handed
-        handed += 1
-        return True
-
     balancing = asyncio.create_task(keep_balance(registry, me, hand_over))
     await until(lambda: readings > 100)
-    assert 0 < handed <= 6
+    assert 0 < hand_over.call_count <= 6
     await until(lambda: readings > 200)
-    assert handed > 6, "it is tried again"
+    assert hand_over.call_count > 6, "it is tried again"
     balancing.cancel()
 
 

@@ -66,8 +66,23 @@ async def test_a_frame_under_way_is_sent_once_more_and_gets_the_answer_that_is_b
     assert answers == (await undisturbed(4))[1:]
 
 
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
+    """How urgent the queue was told that each step is."""
+    told: list[float | None] = []
+    step = BatchingQueue.step
+
+    async def noted(queue: BatchingQueue, *args: Any, urgent: float | None) -> StepResult:
+        told.append(urgent)
+        return await step(queue, *args, urgent=urgent)
+
+    monkeypatch.setattr(BatchingQueue, "step", noted)
+    monkeypatch.setattr(BatchingQueue, "idle", lambda *_: False)  # one that is alone, too, asks for a place
+    return told
+
+
 async def test_frames_whose_masks_are_at_hand_are_urgent_in_the_order_in_which_they_came(
-    monkeypatch: pytest.MonkeyPatch,
+    asked: list[float | None],
 ) -> None:
     """After a crash: until they are stepped anew, their caller waits."""
     world = World(EngineLimits(commit_every=6))
@@ -75,15 +90,7 @@ async def test_frames_whose_masks_are_at_hand_are_urgent_in_the_order_in_which_t
     for index in (1, 2, 3):
         await world.post(session, index, None, RELAXED)
     world.crash()
-    asked: list[float | None] = []
-    step = BatchingQueue.step
-
-    async def noted(queue: BatchingQueue, *args: Any, urgent: float | None) -> StepResult:
-        asked.append(urgent)
-        return await step(queue, *args, urgent=urgent)
-
-    monkeypatch.setattr(BatchingQueue, "step", noted)
-    monkeypatch.setattr(BatchingQueue, "idle", lambda *_: False)  # the new one, too, asks for a place
+    asked.clear()
     assert (await world.engine.resume(session, 3)).info.next_frame == 1
     for index in (1, 2, 3, 4):
         world.clock.now += 1
@@ -101,15 +108,7 @@ async def test_frames_whose_masks_are_at_hand_are_urgent_in_the_order_in_which_t
     await world.end()
 
 
-async def test_a_session_that_was_not_lost_has_no_precedence(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[float | None] = []
-    step = BatchingQueue.step
-
-    async def noted(queue: BatchingQueue, *args: Any, urgent: float | None) -> StepResult:
-        asked.append(urgent)
-        return await step(queue, *args, urgent=urgent)
-
-    monkeypatch.setattr(BatchingQueue, "step", noted)
+async def test_a_session_that_was_not_lost_has_no_precedence(world: World, asked: list[float | None]) -> None:
     session = await world.open()
     await world.engine.segment(session, 1, raw_frame(1), durability=RELAXED, received_through=1, again=True)
     assert asked == [None]
