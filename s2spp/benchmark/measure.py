@@ -82,16 +82,14 @@ def measure_raw(runtime: Runtime, sessions: int, objects: int, material: Materia
     size = model_size(height, width, info.pixel_budget, info.multiple)
     frames = [frame_to_model(frame, size) for frame in material.frames]
     mask = material.mask(objects)
-    masks = np.stack([mask_to_model((mask == n).astype(np.uint8), size) for n in range(1, objects + 1)] * sessions)
-    row = np.repeat(np.arange(sessions), objects)
-    state = runtime.initialise(np.stack([frames[0]] * sessions), masks, row)
+    masks = np.stack([mask_to_model((mask == n).astype(np.uint8), size) for n in range(1, objects + 1)])
+    states = runtime.initialise([frames[0]] * sessions, [masks] * sessions)
     times: list[float] = []
     until, index = time.perf_counter() + seconds, 0
     while index < _WARMING + 2 or time.perf_counter() < until:
         index += 1
-        batch = np.stack([frames[material.turn(index)]] * sessions)
-        result = runtime.step(batch, row, state)
-        state = result.state
+        results = runtime.step([frames[material.turn(index)]] * sessions, states)
+        states = [result.state for result in results]
         if index > _WARMING:
-            times.append(result.compute_ms)
+            times.append(results[0].compute_ms)
     return Slice(times, times, sessions * len(times), sum(times) / 1e3)

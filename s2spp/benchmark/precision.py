@@ -12,7 +12,7 @@ import onnxruntime as ort
 from s2spp.benchmark.material import Material
 from s2spp.geometry import frame_to_model, mask_to_model, model_size
 from service.core.ports import Runtime
-from service.core.types import State
+from service.core.state import State
 
 _PROBE = Path(__file__).with_name("int8_conv.onnx")
 _PROBE_RUNS = 200
@@ -55,8 +55,8 @@ def compare_precisions(floats: Runtime, int8: Runtime, material: Material, secon
     runs: list[tuple[Runtime, State, list[float]]] = []
     for runtime in (floats, int8):
         size = model_size(height, width, runtime.info.pixel_budget, runtime.info.multiple)
-        first = frame_to_model(material.frames[0], size)[None]
-        state = runtime.initialise(first, mask_to_model(mask, size)[None], np.zeros(1, np.int64))
+        first = frame_to_model(material.frames[0], size)
+        (state,) = runtime.initialise([first], [mask_to_model(mask, size)[None]])
         runs.append((runtime, state, []))
     until, index = time.perf_counter() + seconds, 0
     while index < 20 or time.perf_counter() < until:
@@ -64,7 +64,7 @@ def compare_precisions(floats: Runtime, int8: Runtime, material: Material, secon
         for place, (runtime, state, times) in enumerate(runs):
             size = model_size(height, width, runtime.info.pixel_budget, runtime.info.multiple)
             frame = frame_to_model(material.frames[material.turn(index)], size)
-            result = runtime.step(frame[None], np.zeros(1, np.int64), state)
+            (result,) = runtime.step([frame], [state])
             runs[place] = (runtime, result.state, times)
             if index > 3:
                 times.append(result.compute_ms)

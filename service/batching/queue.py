@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -21,7 +20,8 @@ from numpy.typing import NDArray
 
 from service.core.errors import Unavailable
 from service.core.ports import Runtime, StepResult
-from service.core.types import ImageU8, State
+from service.core.state import State
+from service.core.types import ImageU8
 
 _Reply = TypeVar("_Reply")
 # Of the event loop, from a result to the next frame of its session in the queue.
@@ -30,11 +30,11 @@ _TURNS_TO_FOLLOW = 4
 
 @dataclass(eq=False)
 class _Item(Generic[_Reply]):
-    """One frame [h,w,3] and what its N objects bring along: their masks (named `mask`) or their state."""
+    """One frame [h,w,3] and what its objects bring along: their masks or their state."""
 
     run: Callable[[Sequence[_Item[_Reply]]], list[_Reply]]
     frame: ImageU8
-    tensors: State
+    brought: Any
     objects: int
     reply: asyncio.Future[_Reply]
     urgent: float | None = None
@@ -60,7 +60,6 @@ class BatchingQueue:
         self._runtime = runtime
         self._max_objects = max_objects
         self._max_frames = max_frames
-        self._changing = [state.name for state in runtime.info.states if not state.constant]
         self._pending: deque[_Item[Any]] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="s2spp-runtime")
@@ -68,17 +67,23 @@ class BatchingQueue:
 
     async def initialise(self, frame: ImageU8, masks: NDArray[np.uint8]) -> State:
         """State of the N objects of `masks` [N,h,w] (0/1) on `frame` [h,w,3]."""
-        parts = self._parts({"mask": masks}, len(masks))
+        parts = self._parts(len(masks))
         # One after the other: what others have waiting comes in between.
-        states = [await self._run(self._initialise_batch, frame, *part) for part in parts]
-        return states[0] if len(states) == 1 else await asyncio.to_thread(_join, states)
+        states = [
+            await self._run(self._initialise_batch, frame, masks[part.start : part.stop], len(part)) for part in parts
+        ]
+        return states[0] if len(states) == 1 else await asyncio.to_thread(states[0].join, states[1:])
 
     async def step(self, frame: ImageU8, state: State, *, urgent: float | None = None) -> StepResult:
-        """One step of the N objects of `state` on `frame` [h,w,3]; the result holds these N only. `urgent`: before
+        """One step of the objects of `state` on `frame` [h,w,3]; the result holds these only. `urgent`: before
         those that wait and are not, and those with a higher number."""
-        parts = self._parts(state, len(next(iter(state.values()))))
-        results = [await self._run(self._step_batch, frame, *part, urgent=urgent) for part in parts]
-        return results[0] if len(results) == 1 else await asyncio.to_thread(self._whole, state, results)
+        parts = self._parts(state.objects)
+        if len(parts) == 1:
+            return await self._run(self._step_batch, frame, state, state.objects, urgent=urgent)
+        results = [
+            await self._run(self._step_batch, frame, state.take(part), len(part), urgent=urgent) for part in parts
+        ]
+        return await asyncio.to_thread(_whole, state, results)
 
     def idle(self, objects: int) -> bool:
         """Nothing runs and nothing waits; and a frame with so many objects would run as one."""
@@ -91,7 +96,7 @@ class BatchingQueue:
         def run(_: Sequence[_Item[_Reply]]) -> list[_Reply]:  # its own: nothing joins it
             return [work(self._step_now)]
 
-        return await self._run(run, np.empty((0, 0, 3), np.uint8), {}, 0)
+        return await self._run(run, np.empty((0, 0, 3), np.uint8), None, 0)
 
     async def close(self) -> None:
         """Lets the running batch end and answer; what waits gets Unavailable."""
@@ -104,31 +109,15 @@ class BatchingQueue:
             await asyncio.wait({self._worker})
         self._thread.shutdown()
 
-    def _whole(self, state: State, results: Sequence[StepResult]) -> StepResult:
-        """About 1 ms for 2 MB: in a thread, where nobody waits for it."""
-        changed = _join([{name: result.state[name] for name in self._changing} for result in results])
-        return StepResult(
-            np.concatenate([result.probability for result in results]),
-            {**state, **changed},
-            sum(result.compute_ms for result in results),
-            results[0].queue_ms,
-        )
-
-    def _parts(self, tensors: State, objects: int) -> list[tuple[State, int]]:
-        """Of [N,...] tensors, none with more objects than a batch may have, and how many each has."""
-        if objects <= self._max_objects:
-            return [(tensors, objects)]
-        bounds = [*range(0, objects, self._max_objects), objects]
-        return [
-            ({name: tensor[start:end] for name, tensor in tensors.items()}, end - start)
-            for start, end in pairwise(bounds)
-        ]
+    def _parts(self, objects: int) -> list[range]:
+        """The rows of `objects`, none with more than a batch may have."""
+        return [range(at, min(at + self._max_objects, objects)) for at in range(0, objects, self._max_objects)]
 
     async def _run(
         self,
         run: Callable[[Sequence[_Item[_Reply]]], list[_Reply]],
         frame: ImageU8,
-        tensors: State,
+        brought: object,
         objects: int,
         *,
         urgent: float | None = None,
@@ -137,7 +126,7 @@ class BatchingQueue:
         if self._closed:
             raise _closing()
         reply: asyncio.Future[_Reply] = asyncio.get_running_loop().create_future()
-        self._pending.append(_Item(run, frame, tensors, objects, reply, urgent))
+        self._pending.append(_Item(run, frame, brought, objects, reply, urgent))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         return await reply
@@ -188,54 +177,30 @@ class BatchingQueue:
 
     def _step_now(self, frame: ImageU8, state: State) -> StepResult:
         """In the runtime's thread."""
-        objects = len(next(iter(state.values())))
-        return self._runtime.step(frame[None], np.zeros(objects, np.int64), state)
+        return self._runtime.step([frame], [state])[0]
 
     def _initialise_batch(self, batch: Sequence[_Item[State]]) -> list[State]:
-        frames, frame_row = _stack_frames(batch)
-        masks = _join([item.tensors for item in batch])["mask"]
-        state = self._runtime.initialise(frames, np.asarray(masks, np.uint8), frame_row)
-        return _split(state, batch)
+        return self._runtime.initialise([item.frame for item in batch], [item.brought for item in batch])
 
     def _step_batch(self, batch: Sequence[_Item[StepResult]]) -> list[StepResult]:
         began = time.perf_counter()
-        frames, frame_row = _stack_frames(batch)
-        result = self._runtime.step(frames, frame_row, _join([item.tensors for item in batch]))
-        # Constant states stay each session's own arrays: nothing to copy, and one array for ever.
-        changed = _split({name: result.state[name] for name in self._changing}, batch)
-        probabilities = _split({"probability": result.probability}, batch)
+        results = self._runtime.step([item.frame for item in batch], [item.brought for item in batch])
         return [
-            replace(
-                result,
-                probability=np.asarray(probability["probability"], np.float32),
-                state={**item.tensors, **state},
-                queue_ms=(began - item.queued_at) * 1e3,
-            )
-            for item, state, probability in zip(batch, changed, probabilities, strict=True)
+            replace(result, queue_ms=(began - item.queued_at) * 1e3)
+            for item, result in zip(batch, results, strict=True)
         ]
 
 
-def _stack_frames(batch: Sequence[_Item[_Reply]]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Frames [F,h,w,3] and, for each object, the row of its frame. A single frame is not copied."""
-    frames = batch[0].frame[None] if len(batch) == 1 else np.stack([item.frame for item in batch])
-    return frames, np.repeat(np.arange(len(batch), dtype=np.int64), [item.objects for item in batch])
-
-
-def _join(parts: Sequence[State]) -> State:
-    if len(parts) == 1:
-        return parts[0]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _split(tensors: State, batch: Sequence[_Item[_Reply]]) -> list[State]:
-    """Each item's rows of [N,...]. Copies: a view would keep the whole batch alive with each session."""
-    if len(batch) == 1:
-        return [tensors]
-    ends = np.cumsum([item.objects for item in batch])
-    return [
-        {name: tensor[end - item.objects : end].copy() for name, tensor in tensors.items()}
-        for item, end in zip(batch, ends, strict=True)
-    ]
+def _whole(state: State, parts: Sequence[StepResult]) -> StepResult:
+    """About 1 ms for 2 MB: in a thread, where nobody waits for it."""
+    first = parts[0]
+    changing = first.state.changing.join([part.state.changing for part in parts[1:]])
+    return StepResult(
+        np.concatenate([part.probability for part in parts]),
+        State(changing, state.constant),
+        sum(part.compute_ms for part in parts),
+        first.queue_ms,
+    )
 
 
 def _closing() -> Unavailable:

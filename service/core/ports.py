@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from service.core.state import State
 from service.core.types import (
     Answer,
     Durability,
@@ -21,7 +22,6 @@ from service.core.types import (
     SessionInfo,
     SessionOptions,
     Snapshot,
-    State,
 )
 
 _Result = TypeVar("_Result")
@@ -35,7 +35,7 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class StepResult:
-    """`probability`: float32 [N, H/s, W/s], s the bundle's output stride. `state`: all states, [N,...].
+    """Of one frame. `probability`: float32 [N, H/s, W/s], s the bundle's output stride. `compute_ms`: of the run.
     `queue_ms`: how long the frame waited for its batch to begin; a runtime leaves it 0, the queue sets it."""
 
     probability: NDArray[np.float32]
@@ -45,17 +45,18 @@ class StepResult:
 
 
 class Runtime(Protocol):
-    """A model bundle, ready to run. Calls block; one at a time. All frames of one call have one size [h,w]."""
+    """A model bundle, ready to run. Calls block; one at a time. All frames of one call, [h,w,3] RGB, have one size."""
 
     @property
     def info(self) -> ModelInfo: ...
 
-    def initialise(self, frames: NDArray[np.uint8], masks: NDArray[np.uint8], frame_row: NDArray[np.int64]) -> State:
-        """frames [F,h,w,3] RGB, masks [N,h,w] 0/1, frame_row [N] -> state tensors [N,...]."""
+    def initialise(self, frames: Sequence[ImageU8], masks: Sequence[NDArray[np.uint8]]) -> list[State]:
+        """Of each frame the state of the objects on it, whose `masks` are [N,h,w] 0/1."""
         ...
 
-    def step(self, frames: NDArray[np.uint8], frame_row: NDArray[np.int64], state: State) -> StepResult:
-        """One recurrent step for N objects on F frames; `frame_row[n]` is the frame that object n is on."""
+    def step(self, frames: Sequence[ImageU8], states: Sequence[State]) -> list[StepResult]:
+        """One recurrent step on each frame, of the objects that its state is of. A result keeps nothing alive of the
+        others."""
         ...
 
 

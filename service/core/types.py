@@ -13,15 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.errors import InvalidOption
+from service.core.state import State
 
 SessionId = NewType("SessionId", str)
 ImageU8 = NDArray[np.uint8]
 """RGB frame uint8 [H,W,3]."""
 LabelMap = NDArray[np.uint8]
 """Object ids uint8 [H,W]; 0 is background, 1..255 are objects."""
-State = Mapping[str, NDArray[np.generic]]
-"""RecurrentState of N objects: every state tensor of the manifest by name, each [N, ...] in the manifest's type.
-Arrays are never written to after they were made, so a snapshot may hold on to them while the session goes on."""
 
 SESSION_ID_PATTERN = "^[A-Za-z0-9_-]{32}$"
 
@@ -212,8 +210,8 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything that brings a session back, bit for bit. `state_changing` and `state_constant` are [N,...] tensors in
-    the order of `object_ids`. `outbox`: answers after `received_through`, oldest first. `changes`: digests of the
+    """Everything that brings a session back, bit for bit. `state` has its rows in the
+    order of `object_ids`. `outbox`: answers after `received_through`, oldest first. `changes`: digests of the
     changes of objects that were made since the last frame before `next_frame`, in their order, should they be sent
     again. `client`: who opened it, by address."""
 
@@ -225,8 +223,7 @@ class Snapshot:
     object_ids: tuple[int, ...]
     next_frame: int
     received_through: int
-    state_changing: State
-    state_constant: State
+    state: State
     outbox: tuple[Answer | Failure, ...]
     changes: tuple[str, ...] = ()
     client: str = ""
@@ -235,6 +232,5 @@ class Snapshot:
 
     def stored_bytes(self, *, constant: bool) -> int:
         """What a save of it takes: states and masks, not the few hundred bytes beside them."""
-        states = [*self.state_changing.values(), *(self.state_constant.values() if constant else ())]
         masks = (len(kept.mask) for kept in self.outbox if isinstance(kept, Answer))
-        return sum(int(state.nbytes) for state in states) + sum(masks)
+        return (self.state if constant else self.state.changing).nbytes + sum(masks)

@@ -6,35 +6,27 @@ import asyncio
 import hashlib
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from service.core.errors import S2sppError
-from service.core.types import ObjectChange, RemoveObject, State
+from service.core.state import State
+from service.core.types import ObjectChange, RemoveObject
 
 
 @dataclass(frozen=True)
 class Followed:
-    """The objects that are followed, and their state: tensors [N,...] in the order of the ids."""
+    """The objects that are followed, and their state, with its rows in the order of the ids."""
 
     object_ids: tuple[int, ...]
     state: State
 
     def with_drawn(self, drawn: Followed) -> Followed:
         """`drawn` objects added, or in the place of what they were. New ones come last."""
-        new = [row for row, object_id in enumerate(drawn.object_ids) if object_id not in self.object_ids]
-        ids = (*self.object_ids, *(drawn.object_ids[row] for row in new))
-        state = {}
-        for name, tensor in self.state.items():
-            rows = np.concatenate([tensor, drawn.state[name][new]])
-            for row, object_id in enumerate(drawn.object_ids):
-                rows[ids.index(object_id)] = drawn.state[name][row]
-            state[name] = rows
-        return Followed(ids, state)
+        row_of = {object_id: row for row, object_id in enumerate((*self.object_ids, *drawn.object_ids))}
+        ids = tuple(dict.fromkeys((*self.object_ids, *drawn.object_ids)))
+        return Followed(ids, self.state.join([drawn.state]).take([row_of[object_id] for object_id in ids]))
 
     def without(self, object_id: int) -> Followed:
         kept = [row for row, known in enumerate(self.object_ids) if known != object_id]
-        state = {name: tensor[kept] for name, tensor in self.state.items()}
-        return Followed(tuple(self.object_ids[row] for row in kept), state)
+        return Followed(tuple(self.object_ids[row] for row in kept), self.state.take(kept))
 
 
 def digest_of(change: ObjectChange) -> str:

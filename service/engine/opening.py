@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import replace
 
 from service.core.ports import Opened, SessionStore, StepQueue
-from service.core.types import EncodedImage, ModelInfo, SessionOptions, Snapshot, State
+from service.core.types import EncodedImage, ModelInfo, SessionOptions, Snapshot
 from service.engine.faults import told
 from service.engine.idempotency import Keyed, OpeningKeys
 from service.engine.limits import EngineLimits
@@ -76,8 +76,7 @@ class Opener:
                 object_ids=opening.object_ids,
                 next_frame=1,
                 received_through=0,
-                state_changing=self._states(state, constant=False),
-                state_constant=self._states(state, constant=True),
+                state=state,
                 outbox=(),
                 client=client,
             )
@@ -85,9 +84,6 @@ class Opener:
         except Exception as error:
             raise told(error, "opening a session") from error
         resident = self._residence.open(replace(snapshot, epoch=epoch))
-        opened = Opened(self._residence.describe(resident), sum(array.nbytes for array in state.values()))
+        opened = Opened(self._residence.describe(resident), state.nbytes)
         await self._keys.tell(keyed, opened)
         return opened
-
-    def _states(self, state: State, *, constant: bool) -> State:
-        return {spec.name: state[spec.name] for spec in self._info.states if spec.constant is constant}

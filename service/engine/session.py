@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from service.core.errors import FrameAcknowledged, FrameGap, InvalidOption, Overloaded, SessionRolledBack
+from service.core.state import HostRows, State
 from service.core.types import (
     Failure,
     Flow,
@@ -39,8 +40,7 @@ class Session:
 
     def __init__(self, snapshot: Snapshot, size: tuple[int, int], now: float) -> None:
         """`size`: the model's grid [h,w] for the session's frames."""
-        self._origin = replace(snapshot, state_changing={}, state_constant={}, outbox=(), changes=())
-        self._changing, self._constant = tuple(snapshot.state_changing), tuple(snapshot.state_constant)
+        self._origin = replace(snapshot, state=State(HostRows(), HostRows()), outbox=(), changes=())
         self.size = size
         self.last_used = now
         self.paused = False
@@ -54,7 +54,7 @@ class Session:
         self.committed_revision = 0
         self.objects_revision = 0
         """When objects, and with them constant states, were last changed."""
-        self._settled = Followed(snapshot.object_ids, {**snapshot.state_changing, **snapshot.state_constant})
+        self._settled = Followed(snapshot.object_ids, snapshot.state)
         self._tail = Turn.over(self._settled)
         # Since the frame sent last, in their order.
         self.changes = [Change(digest, made=True) for digest in snapshot.changes]
@@ -307,8 +307,7 @@ class Session:
             next_frame=self.settled_frame + 1,
             received_through=self.received_through,
             object_ids=self._settled.object_ids,
-            state_changing={name: self._settled.state[name] for name in self._changing},
-            state_constant={name: self._settled.state[name] for name in self._constant},
+            state=self._settled.state,
             changes=tuple(change.digest for change in self._changes_settled() if change.made),
             outbox=tuple(
                 entry.outcome

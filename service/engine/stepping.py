@@ -26,6 +26,7 @@ from service.core.errors import (
     Unavailable,
 )
 from service.core.ports import EngineObserver, FrameTimes, Period, StepQueue, StepResult
+from service.core.state import State
 from service.core.types import (
     Answer,
     DrawObjects,
@@ -36,7 +37,6 @@ from service.core.types import (
     ObjectChange,
     RemoveObject,
     SessionId,
-    State,
 )
 from service.engine.faults import told
 from service.engine.limits import EngineLimits
@@ -262,11 +262,9 @@ class Stepper:
             count = len({*opening.object_ids, *(followed.object_ids if followed is not None else ())})
             if count > self._limits.max_objects:
                 return InvalidMask(f"{count} objects; at most {self._limits.max_objects} are taken")
-            state = await self._queue.initialise(opening.frame, opening.masks)
+            return Followed(opening.object_ids, await self._queue.initialise(opening.frame, opening.masks))
         except Exception as error:
             return told(error, f"changing the objects of session {session.id}")
-        # The order of the tensors is that of the manifest, as in what the session has.
-        return Followed(opening.object_ids, {spec.name: state[spec.name] for spec in self._info.states})
 
     async def _threaded(self, work: Callable[[], _Result]) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime as ort
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 
 from s2spp.geometry import model_size
 from service.core.ports import StepResult
-from service.core.types import ModelInfo, State
+from service.core.state import HostRows, State
+from service.core.types import ImageU8, ModelInfo
 from service.runtime.allocator import release_free_memory
+from service.runtime.batch import frame_rows, parts, stacked
 from service.runtime.bundle import Bundle, BundleError
 
 Provider = Literal["cpu", "cuda"]
@@ -49,6 +52,7 @@ class OnnxRuntime:
             self._once.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self._states = tuple(spec.name for spec in bundle.states)
         self._changing = tuple(spec.name for spec in bundle.states if not spec.constant)
+        self._constant = tuple(spec.name for spec in bundle.states if spec.constant)
         self._check_signature(bundle)
         self._info = ModelInfo(
             name=bundle.name,
@@ -92,24 +96,50 @@ class OnnxRuntime:
     def info(self) -> ModelInfo:
         return self._info
 
-    def initialise(self, frames: NDArray[np.uint8], masks: NDArray[np.uint8], frame_row: NDArray[np.int64]) -> State:
-        outputs = self._init.run(None, {"frame": frames, "mask": masks, "frame_row": frame_row}, self._once)
+    def initialise(self, frames: Sequence[ImageU8], masks: Sequence[NDArray[np.uint8]]) -> list[State]:
+        counts = [len(own) for own in masks]
+        feeds = {"frame": stacked(frames), "mask": np.concatenate(masks), "frame_row": frame_rows(counts)}
+        tensors = dict(zip(self._states, self._init.run(None, feeds, self._once), strict=True))
         # In the warm-up this is what loading the graphs has left. Unasked it would go when protobuf trims, about a
         # thousand frames later, and in a server without gRPC clients never.
         release_free_memory()
-        return dict(zip(self._states, outputs, strict=True))
+        return [
+            State(_own(tensors, self._changing, rows, counts), _own(tensors, self._constant, rows, counts))
+            for rows in parts(counts)
+        ]
 
-    def step(self, frames: NDArray[np.uint8], frame_row: NDArray[np.int64], state: State) -> StepResult:
-        started = time.perf_counter()
-        feeds = {"frame": frames, "frame_row": frame_row, **{name: state[name] for name in self._fed}}
-        probability, *nexts = self._step.run(None, feeds)
-        compute_ms = (time.perf_counter() - started) * 1e3
-        return StepResult(probability, {**state, **dict(zip(self._changing, nexts, strict=True))}, compute_ms)
+    def step(self, frames: Sequence[ImageU8], states: Sequence[State]) -> list[StepResult]:
+        counts = [state.objects for state in states]
+        given = [{**state.changing.tensors(), **state.constant.tensors()} for state in states]
+        feeds = {name: _joined([tensors[name] for tensors in given]) for name in self._fed}
+        began = time.perf_counter()
+        probability, *nexts = self._step.run(None, {"frame": stacked(frames), "frame_row": frame_rows(counts), **feeds})
+        compute_ms = (time.perf_counter() - began) * 1e3
+        tensors = dict(zip(self._changing, nexts, strict=True))
+        return [
+            StepResult(
+                probability if len(states) == 1 else probability[rows.start : rows.stop].copy(),
+                State(_own(tensors, self._changing, rows, counts), state.constant),
+                compute_ms,
+            )
+            for rows, state in zip(parts(counts), states, strict=True)
+        ]
 
     def warm_up(self) -> None:
         """One initialise and two steps at the usual size, so that no user pays for first-run allocations."""
         size = model_size(480, 854, self._info.pixel_budget, self._info.multiple)
-        frames, row = np.zeros((1, *size, 3), np.uint8), np.zeros(1, np.int64)
-        state = self.initialise(frames, np.ones((1, *size), np.uint8), row)
+        frame = np.zeros((*size, 3), np.uint8)
+        states = self.initialise([frame], [np.ones((1, *size), np.uint8)])
         for _ in range(2):
-            state = self.step(frames, row, state).state
+            states = [result.state for result in self.step([frame], states)]
+
+
+def _joined(tensors: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:
+    return tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
+
+
+def _own(tensors: Mapping[str, NDArray[Any]], names: Sequence[str], rows: range, counts: Sequence[int]) -> HostRows:
+    """One frame's rows. Copies where there are others: a view would keep the whole batch alive with each session."""
+    if len(counts) == 1:
+        return HostRows((name, tensors[name]) for name in names)
+    return HostRows((name, tensors[name][rows.start : rows.stop].copy()) for name in names)

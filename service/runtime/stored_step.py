@@ -8,7 +8,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from service.core.ports import Runtime
-from service.core.types import State
+from service.core.state import HostRows, State
 from service.runtime.bundle import BundleError
 
 CHECK = "check.safetensors"
@@ -29,9 +29,17 @@ def check_stored_step(runtime: Runtime, folder: Path) -> None:
     try:
         stored = load_file(path)
         expected = stored["probability"].astype(np.float32)
-        states: State = {spec.name: stored[spec.name].astype(spec.dtype) for spec in runtime.info.states}
-        frames, row = stored["frame"].astype(np.uint8), stored["frame_row"].astype(np.int64)
-        found = runtime.step(frames, row, states).probability
+        changing, constant = (
+            HostRows(
+                (spec.name, stored[spec.name].astype(spec.dtype))
+                for spec in runtime.info.states
+                if spec.constant is kind
+            )
+            for kind in (False, True)
+        )
+        (frame,) = stored["frame"].astype(np.uint8)
+        (result,) = runtime.step([frame], [State(changing, constant)])
+        found = result.probability
     except Exception as error:  # onnxruntime's own errors have no common class
         raise BundleError(f"{path} is no stored step of this bundle: {error!r}; export the bundle anew") from error
     off = float(np.abs(found - expected).sum() / expected.sum()) if found.shape == expected.shape else float("inf")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from service.core.errors import SnapshotDamaged
+from service.core.state import HostRows, Rows, State, Tensors
 from service.core.types import (
     Answer,
     Failure,
@@ -36,7 +37,6 @@ from service.core.types import (
     SessionId,
     SessionOptions,
     Snapshot,
-    State,
 )
 from service.store.packing import Layout, pack, unpack
 
@@ -74,13 +74,13 @@ def encode(snapshot: Snapshot, *, constant: bool) -> dict[str, bytes]:
     Raises ValueError for a snapshot that contradicts itself."""
     _check(snapshot)
 
-    def seal(field: str, tensors: State, content: object) -> bytes:
+    def seal(field: str, tensors: Tensors, content: object) -> bytes:
         return _seal(snapshot.session, snapshot.model_digest, field, tensors, content)
 
     saved: dict[str, bytes] = {}
-    for row, object_id in enumerate(snapshot.object_ids):
+    for object_id, packed in _packed(snapshot, snapshot.state.changing):
         field = state_field(object_id)
-        saved[field] = seal(field, *_packed(snapshot.state_changing, row))
+        saved[field] = seal(field, *packed)
     for entry in snapshot.outbox:
         field = answer_field(entry.frame_index)
         saved[field] = seal(field, *_entry_to_parts(entry))
@@ -98,9 +98,9 @@ def encode(snapshot: Snapshot, *, constant: bool) -> dict[str, bytes]:
     }
     saved[META] = seal(META, {}, meta)
     if constant:
-        for row, object_id in enumerate(snapshot.object_ids):
+        for object_id, packed in _packed(snapshot, snapshot.state.constant):
             field = constant_field(object_id)
-            saved[field] = seal(field, *_packed(snapshot.state_constant, row))
+            saved[field] = seal(field, *packed)
     return saved
 
 
@@ -138,8 +138,7 @@ def decode(session: SessionId, fields: Mapping[str, bytes]) -> Snapshot:
             object_ids=object_ids,
             next_frame=meta["next_frame"],
             received_through=meta["received_through"],
-            state_changing=_stack(changing),
-            state_constant=_stack(constant),
+            state=State(_stack(changing), _stack(constant)),
             outbox=tuple(outbox),
             changes=tuple(meta["changes"]),
             client=meta["client"],
@@ -153,34 +152,37 @@ def _check(snapshot: Snapshot) -> None:
         raise ValueError("a snapshot needs at least one object")
     if len({entry.frame_index for entry in snapshot.outbox}) != len(snapshot.outbox):
         raise ValueError("a snapshot's outbox holds one entry per frame index")
-    for name, tensor in [*snapshot.state_changing.items(), *snapshot.state_constant.items()]:
+
+
+def _packed(snapshot: Snapshot, rows: Rows) -> Iterator[tuple[int, tuple[Tensors, Layout]]]:
+    """For each object."""
+    tensors = rows.tensors()
+    for name, tensor in tensors.items():
         if len(tensor) != len(snapshot.object_ids):
             raise ValueError(f"state {name!r} has {len(tensor)} rows for {len(snapshot.object_ids)} objects")
+    for row, object_id in enumerate(snapshot.object_ids):
+        packed, layout = pack({name: tensor[row] for name, tensor in tensors.items()})
+        yield object_id, ({"packed": packed}, layout)
 
 
-def _packed(state: State, row: int) -> tuple[State, Layout]:
-    packed, layout = pack({name: tensor[row] for name, tensor in state.items()})
-    return {"packed": packed}, layout
-
-
-def _unpacked(part: _Field) -> State:
+def _unpacked(part: _Field) -> Tensors:
     packed = part.tensors["packed"]
     if packed.dtype != np.uint8:
         raise ValueError(f"packed state is bytes, not {packed.dtype}")
     return unpack(packed.view(np.uint8), part.content)
 
 
-def _stack(rows: Sequence[State]) -> State:
+def _stack(rows: Sequence[Tensors]) -> HostRows:
     if any(row.keys() != rows[0].keys() for row in rows):
         raise ValueError("the objects have different states")
     # casting="no": two objects whose types differ are an error, not a silent conversion.
-    return {
-        name: np.stack([row[name] for row in rows], dtype=tensor.dtype, casting="no")
+    return HostRows(
+        (name, np.stack([row[name] for row in rows], dtype=tensor.dtype, casting="no"))
         for name, tensor in rows[0].items()
-    }
+    )
 
 
-def _entry_to_parts(entry: Answer | Failure) -> tuple[State, dict[str, Any]]:
+def _entry_to_parts(entry: Answer | Failure) -> tuple[Tensors, dict[str, Any]]:
     if isinstance(entry, Failure):
         failure = {
             "frame_index": entry.frame_index,
@@ -226,7 +228,7 @@ class _Field:
     checksum: str
 
 
-def _seal(session: str, model_digest: str, field: str, tensors: State, content: object) -> bytes:
+def _seal(session: str, model_digest: str, field: str, tensors: Tensors, content: object) -> bytes:
     metadata = {
         "format": FORMAT,
         "session": session,

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, replace
 
 from service.core.ports import Clock
+from service.core.state import State
 from service.core.types import SessionId, Snapshot
 from service.store.absence import SEEN_FOR_S, absent
 
@@ -30,7 +31,9 @@ class MemorySessionStore:
     async def save(self, snapshot: Snapshot, ttl_s: float, *, constant: bool, existing: bool = False) -> int:
         if existing or not constant:
             kept = self._get(snapshot.session)
-            snapshot = snapshot if constant else replace(snapshot, state_constant=kept.state_constant)
+            snapshot = (
+                snapshot if constant else replace(snapshot, state=State(snapshot.state.changing, kept.state.constant))
+            )
         self._sessions[snapshot.session] = _Kept(snapshot, self._clock() + ttl_s)
         return 1
 

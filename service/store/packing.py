@@ -13,7 +13,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from service.core.types import State
+from service.core.state import Tensors
 
 # State has hardly a string twice: what is won is won by coding bytes by their frequency. So the search for strings is
 # as short as may be: 1.7 ms for 0.7 MB, most of which less hashing and writing gives back.
@@ -26,7 +26,7 @@ Layout = list[tuple[str, str, list[int]]]
 """Name, numpy type and shape of each tensor, in order."""
 
 
-def pack(tensors: State) -> tuple[NDArray[np.uint8], Layout]:
+def pack(tensors: Tensors) -> tuple[NDArray[np.uint8], Layout]:
     """Bytes uint8 [n], and what `unpack` needs beside them."""
     layout = [(name, tensor.dtype.str, list(tensor.shape)) for name, tensor in tensors.items()]
     planes = b"".join(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from service.core.errors import Unavailable
 from service.core.ports import Runtime, SessionStore, StepResult
-from service.core.types import ModelInfo, SessionId, Snapshot, State
+from service.core.state import State
+from service.core.types import ImageU8, ModelInfo, SessionId, Snapshot
 from service.telemetry.metrics import Telemetry
 
 _Result = TypeVar("_Result")
@@ -27,12 +28,12 @@ class MeasuredRuntime:
     def info(self) -> ModelInfo:
         return self._runtime.info
 
-    def initialise(self, frames: NDArray[np.uint8], masks: NDArray[np.uint8], frame_row: NDArray[np.int64]) -> State:
-        return self._runtime.initialise(frames, masks, frame_row)
+    def initialise(self, frames: Sequence[ImageU8], masks: Sequence[NDArray[np.uint8]]) -> list[State]:
+        return self._runtime.initialise(frames, masks)
 
-    def step(self, frames: NDArray[np.uint8], frame_row: NDArray[np.int64], state: State) -> StepResult:
-        self._telemetry.batch_ran(len(frames), len(frame_row))
-        return self._runtime.step(frames, frame_row, state)
+    def step(self, frames: Sequence[ImageU8], states: Sequence[State]) -> list[StepResult]:
+        self._telemetry.batch_ran(len(frames), sum(state.objects for state in states))
+        return self._runtime.step(frames, states)
 
 
 class MeasuredStore:

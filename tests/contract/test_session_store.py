@@ -15,6 +15,7 @@ import pytest
 
 from service.core.errors import OwnershipLost, SessionExpired, SessionUnknown, Unavailable
 from service.core.ports import SessionStore
+from service.core.state import HostRows
 from service.core.types import SessionId, new_session_id
 from service.store.calls import ask, connect
 from service.store.embedded import EmbeddedRedis
@@ -98,9 +99,10 @@ async def test_constant_states_stay_when_they_are_not_saved_again(world: World) 
     snapshot = make_snapshot()
     await world.store.save(snapshot, 60, constant=True)
     later = make_snapshot(snapshot.session, next_frame=9)
-    later = replace(later, state_constant={"first_key": later.state_constant["first_key"] + 1})
+    other = HostRows(first_key=later.state.constant.tensors()["first_key"] + 1)
+    later = replace(later, state=replace(later.state, constant=other))
     await world.store.save(later, 60, constant=False)
-    expected = replace(later, state_constant=snapshot.state_constant)
+    expected = replace(later, state=replace(later.state, constant=snapshot.state.constant))
     assert_same(await world.store.load(snapshot.session), expected)
 
 

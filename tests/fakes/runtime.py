@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.core.ports import StepResult
-from service.core.types import ImageU8, ModelInfo, State, StateSpec
+from service.core.state import HostRows, State
+from service.core.types import ImageU8, ModelInfo, StateSpec
 
 STRIDE = 4
 INFO = ModelInfo(
@@ -57,38 +58,26 @@ class FakeRuntime:
         """A call is under way, held at the gate maybe."""
         return self._entered.locked()
 
-    def initialise(self, frames: NDArray[np.uint8], masks: NDArray[np.uint8], frame_row: NDArray[np.int64]) -> State:
-        self._run("initialise", frames, frame_row)
-        pairs = list(zip(masks, frame_row, strict=True))
-        first = np.stack([_shrink(mask.astype(np.float16)) for mask, _ in pairs])
-        light = np.stack([_brightness(frames[row]) for _, row in pairs])
-        memory = (0.5 * first + 0.25 * light).astype(np.float16)
-        return {"memory": memory, "steps": np.zeros(len(pairs), np.float16), "first": first}
+    def initialise(self, frames: Sequence[ImageU8], masks: Sequence[NDArray[np.uint8]]) -> list[State]:
+        self._run("initialise", frames, sum(len(own) for own in masks))
+        states = []
+        for frame, own in zip(frames, masks, strict=True):
+            first = np.stack([_shrink(mask.astype(np.float16)) for mask in own])
+            memory = (0.5 * first + 0.25 * _brightness(frame)).astype(np.float16)
+            changing = HostRows(memory=memory, steps=np.zeros(len(own), np.float16))
+            states.append(State(changing, HostRows(first=first)))
+        return states
 
-    def step(self, frames: NDArray[np.uint8], frame_row: NDArray[np.int64], state: State) -> StepResult:
-        self._run("step", frames, frame_row)
-        memory = np.stack(
-            [
-                _next_memory(memory, first, steps, _brightness(frames[row]))
-                for memory, first, steps, row in zip(
-                    np.asarray(state["memory"], np.float16),
-                    np.asarray(state["first"], np.float16),
-                    np.asarray(state["steps"], np.float16),
-                    frame_row,
-                    strict=True,
-                )
-            ]
-        )
-        steps = np.asarray(np.asarray(state["steps"], np.float16) + 1, np.float16)
-        after: State = {"memory": memory, "steps": steps, "first": state["first"]}
-        return StepResult(memory.astype(np.float32), after, compute_ms=1.0)
+    def step(self, frames: Sequence[ImageU8], states: Sequence[State]) -> list[StepResult]:
+        self._run("step", frames, sum(state.objects for state in states))
+        return [_stepped(frame, state) for frame, state in zip(frames, states, strict=True)]
 
-    def _run(self, kind: str, frames: NDArray[np.uint8], frame_row: NDArray[np.int64]) -> None:
+    def _run(self, kind: str, frames: Sequence[ImageU8], objects: int) -> None:
         assert self._entered.acquire(blocking=False), "the runtime was called while it ran"
         try:
             assert self.gate.wait(20), "the test left the gate shut"
             time.sleep(self.delay_s)
-            self.batches.append((kind, len(frames), len(frame_row)))
+            self.batches.append((kind, len(frames), objects))
             if self.failures:
                 self.failures -= 1
                 raise RuntimeError("the fake runtime fails as it was told to")
@@ -96,6 +85,15 @@ class FakeRuntime:
                 raise RuntimeError("a poisoned frame")
         finally:
             self._entered.release()
+
+
+def _stepped(frame: ImageU8, state: State) -> StepResult:
+    changing, constant = state.changing.tensors(), state.constant.tensors()
+    memory, steps, first = (np.asarray(part, np.float16) for part in (*changing.values(), *constant.values()))
+    light = _brightness(frame)
+    memory = np.stack([_next_memory(*row, light) for row in zip(memory, first, steps, strict=True)])
+    after = HostRows(memory=memory, steps=np.asarray(steps + 1, np.float16))
+    return StepResult(memory.astype(np.float32), State(after, state.constant), compute_ms=1.0)
 
 
 def _next_memory(

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from service.core.errors import Unavailable
+from service.core.state import HostRows, Rows, State
 from service.core.types import (
     Answer,
     Failure,
@@ -16,7 +17,6 @@ from service.core.types import (
     SessionId,
     SessionOptions,
     Snapshot,
-    State,
     new_session_id,
 )
 from service.store.memory import MemorySessionStore
@@ -86,8 +86,7 @@ def make_snapshot(
         object_ids=object_ids,
         next_frame=next_frame,
         received_through=next_frame - 3,
-        state_changing={"rnn1_h": state(4, 6, 8), "rnn1_c": state(2, 3)},
-        state_constant={"first_key": constant},
+        state=State(HostRows(rnn1_h=state(4, 6, 8), rnn1_c=state(2, 3)), HostRows(first_key=constant)),
         outbox=(
             Answer(next_frame - 2, random.bytes(64), MaskFormat.RAW, 480, 854, reports, compute_ms=3.5),
             Failure(next_frame - 1, "INVALID_IMAGE", "not an image", {"field": "frame"}),
@@ -97,13 +96,12 @@ def make_snapshot(
 
 def assert_same(one: Snapshot, other: Snapshot) -> None:
     """Equal, the states bit for bit."""
-    for states in ("state_changing", "state_constant"):
-        mine, theirs = _bits(getattr(one, states)), _bits(getattr(other, states))
-        assert mine == theirs, states
-    empty: State = {}
-    bare = [replace(snapshot, state_changing=empty, state_constant=empty) for snapshot in (one, other)]
+    assert _bits(one.state.changing) == _bits(other.state.changing), "changing"
+    assert _bits(one.state.constant) == _bits(other.state.constant), "constant"
+    empty = State(HostRows(), HostRows())
+    bare = [replace(snapshot, state=empty) for snapshot in (one, other)]
     assert bare[0] == bare[1]
 
 
-def _bits(state: State) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    return {name: (tensor.dtype.str, tensor.shape, tensor.tobytes()) for name, tensor in state.items()}
+def _bits(rows: Rows) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    return {name: (tensor.dtype.str, tensor.shape, tensor.tobytes()) for name, tensor in rows.tensors().items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 import pytest
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from service.batching import BatchingQueue
 from service.core.errors import Unavailable
 from service.core.ports import StepResult
-from service.core.types import ImageU8, State
+from service.core.state import State
+from service.core.types import ImageU8
 from tests.fakes.runtime import FakeRuntime
 from tests.fakes.waiting import PATIENCE_S, until
 
@@ -49,10 +50,15 @@ async def alone(seed: int, objects: int, height: int = 16, width: int = 32) -> t
 
 
 def assert_same(one: State, other: State) -> None:
-    assert one.keys() == other.keys()
-    for name in one:
-        assert one[name].dtype == other[name].dtype
-        assert np.array_equal(one[name], other[name]), name
+    mine, theirs = arrays(one), arrays(other)
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        assert mine[name].dtype == theirs[name].dtype
+        assert np.array_equal(mine[name], theirs[name]), name
+
+
+def arrays(state: State) -> dict[str, NDArray[np.generic]]:
+    return {**state.changing.tensors(), **state.constant.tensors()}
 
 
 async def hold(runtime: FakeRuntime, queue: BatchingQueue) -> asyncio.Task[State]:
@@ -180,8 +186,8 @@ async def test_a_frame_with_more_objects_takes_several_batches_and_others_come_i
     runtime: FakeRuntime, queue: BatchingQueue
 ) -> None:
     whole = FakeRuntime()
-    state = whole.initialise(frame(1)[None], masks(1, 21), np.zeros(21, np.int64))
-    expected = whole.step(frame(2)[None], np.zeros(21, np.int64), state)
+    (state,) = whole.initialise([frame(1)], [masks(1, 21)])
+    (expected,) = whole.step([frame(2)], [state])
     assert_same(await queue.initialise(frame(1), masks(1, 21)), state)
     await hold(runtime, queue)
     other = (await alone(3, 2))[0]
@@ -192,7 +198,7 @@ async def test_a_frame_with_more_objects_takes_several_batches_and_others_come_i
     result, others = await calls
     assert runtime.batches[-4:] == [("step", 1, 8), ("step", 1, 2), ("step", 1, 8), ("step", 1, 5)]
     assert_same(result.state, expected.state)
-    assert result.state["first"] is state["first"], "constant states are the session's own arrays still"
+    assert result.state.constant is state.constant, "constant states are the session's own still"
     assert np.array_equal(result.probability, expected.probability)
     assert result.compute_ms == 3 and result.queue_ms > 0
     assert_same(others.state, (await alone(3, 2))[1].state)
@@ -203,7 +209,7 @@ async def test_a_frame_of_several_batches_fails_as_one(runtime: FakeRuntime, que
     runtime.failures = 1
     with pytest.raises(RuntimeError):
         await queue.step(frame(2), state)
-    expected = FakeRuntime().step(frame(2)[None], np.zeros(21, np.int64), state)
+    (expected,) = FakeRuntime().step([frame(2)], [state])
     assert_same((await queue.step(frame(2), state)).state, expected.state)
 
 
@@ -211,28 +217,15 @@ async def test_a_single_item_is_passed_through_without_copies(runtime: FakeRunti
     given: list[State] = []
     step = runtime.step
 
-    def spy(frames: NDArray[np.uint8], row: NDArray[np.int64], state: State) -> StepResult:
-        given.append(state)
-        return step(frames, row, state)
+    def spy(frames: Sequence[ImageU8], states: Sequence[State]) -> list[StepResult]:
+        given.extend(states)
+        return step(frames, states)
 
     runtime.step = spy  # type: ignore[method-assign]
     state = await queue.initialise(frame(1), masks(1, 2))
     result = await queue.step(frame(2), state)
-    assert all(given[0][name] is state[name] for name in state)
-    assert result.state["first"] is state["first"]
-
-
-async def test_a_part_of_a_batch_does_not_keep_the_batch_alive(runtime: FakeRuntime, queue: BatchingQueue) -> None:
-    await hold(runtime, queue)
-    opening = asyncio.gather(*(queue.initialise(frame(s), masks(s, 2)) for s in range(3)))
-    await asyncio.sleep(0)
-    runtime.gate.set()
-    states = await opening
-    results = await asyncio.gather(*(queue.step(frame(9), state) for state in states))
-    for state, result in zip(states, results, strict=True):
-        arrays = [*state.values(), *result.state.values(), result.probability]
-        assert all(array.base is None for array in arrays)
-        assert result.state["first"] is state["first"], "a constant state stays the session's own array"
+    assert given == [state] and given[0] is state
+    assert result.state.constant is state.constant
 
 
 async def test_a_departed_caller_is_skipped_and_its_neighbours_are_answered(
@@ -248,7 +241,7 @@ async def test_a_departed_caller_is_skipped_and_its_neighbours_are_answered(
     assert isinstance(second, asyncio.CancelledError)
     assert runtime.batches[1:] == [("initialise", 2, 4)]
     for seed, got in ((0, first), (2, third)):
-        assert isinstance(got, dict)
+        assert isinstance(got, State)
         assert_same(got, (await alone(seed, 2))[0])
 
 
@@ -272,7 +265,7 @@ async def test_a_poisoned_item_fails_alone(runtime: FakeRuntime, queue: Batching
     first, second, third = await calls
     assert isinstance(second, RuntimeError)
     for seed, got in ((1, first), (3, third)):
-        assert isinstance(got, dict)
+        assert isinstance(got, State)
         assert_same(got, (await alone(seed, 2))[0])
 
 
@@ -311,7 +304,7 @@ async def test_closing_answers_everybody(runtime: FakeRuntime, queue: BatchingQu
     runtime.gate.set()
     async with asyncio.timeout(PATIENCE_S):
         await closing
-        assert (await busy)["first"].shape == (1, 4, 4)
+        assert arrays(await busy)["first"].shape == (1, 4, 4)
     with pytest.raises(Unavailable):
         await queue.initialise(frame(3), masks(3, 1))
 

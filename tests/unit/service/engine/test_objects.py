@@ -47,7 +47,8 @@ async def state_of(world: World, session: SessionId, object_id: int) -> dict[str
     """As it is stored."""
     snapshot = await world.store.load(session)
     row = snapshot.object_ids.index(object_id)
-    return {name: tensor[row] for name, tensor in {**snapshot.state_changing, **snapshot.state_constant}.items()}
+    own = snapshot.state.take([row])
+    return {**own.changing.tensors(), **own.constant.tensors()}
 
 
 def assert_equal(one: dict[str, NDArray[np.generic]], other: dict[str, NDArray[np.generic]]) -> None:

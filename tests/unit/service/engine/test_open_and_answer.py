@@ -38,10 +38,9 @@ async def test_opening_says_what_the_session_is_and_stores_it_first(world: World
     assert info.expires_in_s == world.limits.idle_timeout_s
     assert world.wire.saves == [(1, True)]
     stored = await world.store.load(info.session)
-    assert opened.state_bytes == sum(
-        array.nbytes for part in (stored.state_changing, stored.state_constant) for array in part.values()
-    )
-    assert set(stored.state_constant) == {"first"} and set(stored.state_changing) == {"memory", "steps"}
+    changing, constant = stored.state.changing.tensors(), stored.state.constant.tensors()
+    assert opened.state_bytes == sum(array.nbytes for array in (*changing.values(), *constant.values()))
+    assert set(constant) == {"first"} and set(changing) == {"memory", "steps"}
     assert await world.engine.describe(info.session) == info
     assert list(world.engine.models()) == [INFO]
     await world.engine.ready()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from service.core.state import HostRows, State
 from service.core.types import Failure, SessionOptions, Snapshot, new_session_id
 from service.engine.objects import Followed
 from service.engine.session import Session
+
+_NOTHING = State(HostRows(), HostRows())
 
 
 def session() -> Session:
@@ -18,8 +21,7 @@ def session() -> Session:
             object_ids=(1,),
             next_frame=1,
             received_through=0,
-            state_changing={},
-            state_constant={},
+            state=_NOTHING,
             outbox=(),
         ),
         (4, 4),
@@ -43,7 +45,7 @@ async def test_a_commit_covers_what_was_settled_before_it() -> None:
     rules = session()
     entries = [rules.accept(index)[0] for index in (1, 2, 3)]
     for entry in entries[:2]:
-        rules.settle(entry, Failure(entry.index, "INVALID_IMAGE", "bad", {}), Followed((1,), {}))
+        rules.settle(entry, Failure(entry.index, "INVALID_IMAGE", "bad", {}), Followed((1,), _NOTHING))
     assert (rules.revision, rules.committed_frame, rules.frames_at_stake) == (2, 0, 2)
     rules.commit(1)
     assert (rules.committed_frame, rules.frames_at_stake, rules.committed) == (1, 1, False)

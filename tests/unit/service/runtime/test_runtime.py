@@ -13,7 +13,8 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from service.core.types import State
+from service.core.ports import StepResult
+from service.core.state import State
 from service.runtime import BundleError, OnnxRuntime, find_bundle, load_bundle
 
 SIZE = (128, 224)
@@ -34,65 +35,70 @@ def _scene(seed: int, size: tuple[int, int] = SIZE) -> tuple[NDArray[np.uint8], 
     return frame, mask
 
 
-def _run(runtime: OnnxRuntime, seeds: list[int], row: list[int], steps: int = 3) -> tuple[NDArray[np.float32], State]:
-    """`row[n]`: which of the scenes' frames object n is on; its mask is scene n's own."""
-    scenes = [_scene(seed) for seed in seeds]
-    frames = np.stack([frame for frame, _ in scenes[: max(row) + 1]])
-    masks = np.stack([mask for _, mask in scenes])
-    rows = np.array(row, np.int64)
-    state = runtime.initialise(frames, masks, rows)
+def _run(runtime: OnnxRuntime, seeds: list[int], steps: int = 3) -> list[StepResult]:
+    """Of each scene, run together."""
+    frames, masks = zip(*(_scene(seed) for seed in seeds), strict=True)
+    states = runtime.initialise(frames, [mask[None] for mask in masks])
     for step in range(1, steps + 1):
-        result = runtime.step(np.ascontiguousarray(np.roll(frames, 4 * step, axis=2)), rows, state)
-        state = result.state
-    return result.probability, state
+        results = runtime.step([np.roll(frame, 4 * step, axis=1) for frame in frames], states)
+        states = [result.state for result in results]
+    return results
+
+
+def _tensors(state: State) -> dict[str, NDArray[np.generic]]:
+    return {**state.changing.tensors(), **state.constant.tensors()}
 
 
 @pytest.mark.parametrize("count", [2, 5, 16])
 def test_batched_is_bit_identical_to_alone(runtime: OnnxRuntime, count: int) -> None:
-    seeds = list(range(count))
-    together, states = _run(runtime, seeds, seeds)
-    for n in seeds:
-        alone, own = _run(runtime, [n], [0])
-        assert np.array_equal(together[n], alone[0])
-        for name in own:
-            assert np.array_equal(states[name][n], own[name][0]), name
+    for seed, together in enumerate(_run(runtime, list(range(count)))):
+        (alone,) = _run(runtime, [seed])
+        assert np.array_equal(together.probability, alone.probability)
+        for name, tensor in _tensors(alone.state).items():
+            assert np.array_equal(_tensors(together.state)[name], tensor), name
 
 
 def test_order_in_the_batch_changes_nothing(runtime: OnnxRuntime) -> None:
-    forward, _ = _run(runtime, [0, 1, 2, 3, 4], [0, 1, 2, 3, 4])
-    backward, _ = _run(runtime, [4, 3, 2, 1, 0], [0, 1, 2, 3, 4])
-    assert np.array_equal(forward, backward[::-1])
+    forward, backward = _run(runtime, [0, 1, 2, 3, 4]), _run(runtime, [4, 3, 2, 1, 0])
+    for one, other in zip(forward, reversed(backward), strict=True):
+        assert np.array_equal(one.probability, other.probability)
 
 
 def test_objects_share_a_frame(runtime: OnnxRuntime) -> None:
     """Three objects on one frame, encoded once, get what each gets alone on that frame."""
     frame, _ = _scene(0)
     masks = np.stack([_scene(seed)[1] for seed in range(3)])
-    shared = runtime.initialise(frame[None], masks, np.zeros(3, np.int64))
-    result = runtime.step(frame[None], np.zeros(3, np.int64), shared)
+    (result,) = runtime.step([frame], runtime.initialise([frame], [masks]))
     for n in range(3):
-        state = runtime.initialise(frame[None], masks[n : n + 1], np.zeros(1, np.int64))
-        alone = runtime.step(frame[None], np.zeros(1, np.int64), state)
+        (alone,) = runtime.step([frame], runtime.initialise([frame], [masks[n : n + 1]]))
         assert np.array_equal(result.probability[n], alone.probability[0])
 
 
+def test_a_part_of_a_batch_does_not_keep_the_batch_alive(runtime: OnnxRuntime) -> None:
+    frames, masks = zip(*(_scene(seed) for seed in range(3)), strict=True)
+    states = runtime.initialise(frames, [mask[None] for mask in masks])
+    for state, result in zip(states, runtime.step(frames, states), strict=True):
+        made = [*_tensors(state).values(), *result.state.changing.tensors().values(), result.probability]
+        assert all(array.base is None for array in made)
+        assert result.state.constant is state.constant, "constant states stay the session's own"
+
+
 def test_states_are_what_the_manifest_says(runtime: OnnxRuntime) -> None:
-    _, before = _run(runtime, [0], [0], steps=1)
-    _, after = _run(runtime, [0], [0], steps=2)
+    (before,), (after,) = _run(runtime, [0], steps=1), _run(runtime, [0], steps=2)
+    earlier, later = _tensors(before.state), _tensors(after.state)
     for spec in runtime.info.states:
         shape = [1] + [
             side if isinstance(side, int) else SIZE["HW".index(side[0])] // int(side.split("/")[1])
             for side in spec.shape
         ]
-        assert list(before[spec.name].shape) == shape and before[spec.name].dtype == np.dtype(spec.dtype)
-        assert np.array_equal(before[spec.name], after[spec.name]) == spec.constant, spec.name
+        assert list(earlier[spec.name].shape) == shape and earlier[spec.name].dtype == np.dtype(spec.dtype)
+        assert np.array_equal(earlier[spec.name], later[spec.name]) == spec.constant, spec.name
 
 
 @pytest.mark.parametrize("size", [(224, 128), (160, 160), (96, 384)])
 def test_any_multiple_of_the_stride_runs(runtime: OnnxRuntime, size: tuple[int, int]) -> None:
     frame, mask = _scene(3, size)
-    row = np.zeros(1, np.int64)
-    result = runtime.step(frame[None], row, runtime.initialise(frame[None], mask[None], row))
+    (result,) = runtime.step([frame], runtime.initialise([frame], [mask[None]]))
     assert result.probability.shape == (1, size[0] // 2, size[1] // 2)
     assert result.probability.min() >= 0 and result.probability.max() <= 1 and result.compute_ms > 0
 
@@ -100,11 +106,11 @@ def test_any_multiple_of_the_stride_runs(runtime: OnnxRuntime, size: tuple[int, 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the C library keeps what is freed, by its own rules")
 def test_opening_sessions_leaves_their_state_and_no_working_memory(runtime: OnnxRuntime) -> None:
     scenes = [_scene(seed, (256, 448)) for seed in range(8)]
-    frames, masks = (np.stack(part) for part in zip(*scenes, strict=True))
+    frames, masks = zip(*scenes, strict=True)
     process = psutil.Process()
     before = process.memory_info().rss
-    state = runtime.initialise(frames, masks, np.arange(8))
-    left = process.memory_info().rss - before - sum(tensor.nbytes for tensor in state.values())
+    states = runtime.initialise(frames, [mask[None] for mask in masks])
+    left = process.memory_info().rss - before - sum(state.nbytes for state in states)
     assert left < 20e6, "working on eight frames takes 170 MB"
 
 

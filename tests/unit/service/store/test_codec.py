@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as arrays
 from safetensors.numpy import load, save
 
 from service.core.errors import SnapshotDamaged
+from service.core.state import HostRows, State
 from service.core.types import Answer, Failure, MaskFormat, ObjectReport, SessionId, SessionOptions, Snapshot
 from service.store import codec
 from service.store.codec import decode, encode
@@ -53,9 +54,9 @@ _ENTRIES = st.one_of(
 def _snapshots(draw: st.DrawFn) -> Snapshot:
     objects = draw(st.lists(st.integers(1, 255), min_size=1, max_size=3, unique=True))
 
-    def states() -> dict[str, np.ndarray]:
+    def states() -> HostRows:
         names = draw(st.lists(st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True), max_size=3, unique=True))
-        made = {}
+        made = HostRows()
         for name in names:
             shape = (len(objects), *draw(arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)))
             # float16 from raw bits: subnormals, infinities and NaNs of every payload
@@ -72,8 +73,7 @@ def _snapshots(draw: st.DrawFn) -> Snapshot:
         object_ids=tuple(objects),
         next_frame=draw(_INDEX),
         received_through=draw(_INDEX),
-        state_changing=states(),
-        state_constant=states(),
+        state=State(states(), states()),
         outbox=tuple(draw(st.lists(_ENTRIES, max_size=3, unique_by=lambda entry: entry.frame_index))),
         changes=tuple(draw(st.lists(st.text(max_size=5), max_size=2))),
     )
