@@ -47,10 +47,14 @@ def load_runtime(settings: Settings) -> Runtime:
 
 
 def _ready(settings: Settings, bundle: str, why: str) -> Runtime:
-    from service.runtime import OnnxRuntime, check_stored_step, load_bundle
+    from service.runtime import DeviceRuntime, OnnxRuntime, check_stored_step, load_bundle
 
     loaded = load_bundle(bundle)
-    runtime = OnnxRuntime(loaded, settings.threads, settings.provider, why)
+    runtime: OnnxRuntime | DeviceRuntime
+    if settings.provider == "cpu":
+        runtime = OnnxRuntime(loaded, settings.threads, why)
+    else:
+        runtime = DeviceRuntime(loaded, why, max_batch=settings.max_batch)
     check_stored_step(runtime, loaded.folder)
     runtime.warm_up()
     return runtime

@@ -84,3 +84,7 @@ class State:
             self.changing.join([other.changing for other in others]),
             self.constant.join([other.constant for other in others]),
         )
+
+    def on_host(self) -> State:
+        """Blocks as `Rows.tensors` does."""
+        return State(HostRows(self.changing.tensors()), HostRows(self.constant.tensors()))

@@ -2,6 +2,7 @@
 
 from service.runtime.bundle import Bundle, BundleError, find_bundle, load_bundle
 from service.runtime.choose import AUTO, FLOAT, suitable
+from service.runtime.device_runtime import DeviceRuntime
 from service.runtime.onnx_runtime import OnnxRuntime
 from service.runtime.stored_step import StoredStepError, check_stored_step
 
@@ -10,6 +11,7 @@ __all__ = [
     "FLOAT",
     "Bundle",
     "BundleError",
+    "DeviceRuntime",
     "OnnxRuntime",
     "StoredStepError",
     "check_stored_step",

@@ -8,6 +8,9 @@ from itertools import accumulate, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from s2spp.geometry import model_size
+from service.core.ports import Runtime
+from service.core.state import State
 from service.core.types import ImageU8
 
 
@@ -24,3 +27,13 @@ def frame_rows(objects: Sequence[int]) -> NDArray[np.int64]:
 def parts(objects: Sequence[int]) -> list[range]:
     """For each frame the rows of its objects."""
     return [range(start, stop) for start, stop in pairwise([0, *accumulate(objects)])]
+
+
+def warm_up(runtime: Runtime, frames: int) -> list[State]:
+    """An initialise and two steps of so many frames at the usual size, an object on each. The states after them."""
+    height, width = model_size(480, 854, runtime.info.pixel_budget, runtime.info.multiple)
+    frame, mask = np.zeros((height, width, 3), np.uint8), np.ones((1, height, width), np.uint8)
+    states = runtime.initialise([frame] * frames, [mask] * frames)
+    for _ in range(2):
+        states = [result.state for result in runtime.step([frame] * frames, states)]
+    return states

@@ -20,8 +20,8 @@ class _Kept:
 
 
 class MemorySessionStore:
-    """The SessionStore port in memory: nothing outlives the process. Snapshots are kept as they are, since
-    nobody writes to their arrays."""
+    """The SessionStore port in memory: nothing outlives the process. Snapshots are kept as they are, their states on
+    the host, since nobody writes to their arrays."""
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
@@ -34,6 +34,7 @@ class MemorySessionStore:
             snapshot = (
                 snapshot if constant else replace(snapshot, state=State(snapshot.state.changing, kept.state.constant))
             )
+        snapshot = replace(snapshot, state=snapshot.state.on_host())
         self._sessions[snapshot.session] = _Kept(snapshot, self._clock() + ttl_s)
         return 1
 

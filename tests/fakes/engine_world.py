@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.batching import BatchingQueue
 from service.core.errors import Unavailable
-from service.core.ports import CommitResult, Delivered, FrameTimes, Opened
+from service.core.ports import CommitResult, Delivered, FrameTimes, Opened, Runtime
 from service.core.types import (
     Answer,
     Durability,
@@ -169,8 +170,15 @@ class Watcher:
 class World:
     """`engine` may crash and start again; the clock and what the store has go on."""
 
-    def __init__(self, limits: EngineLimits | None = None, info: ModelInfo = INFO) -> None:
+    def __init__(
+        self,
+        limits: EngineLimits | None = None,
+        info: ModelInfo = INFO,
+        runtime: Callable[[], Runtime] | None = None,
+    ) -> None:
+        """`runtime`: makes one for each engine, in place of the fake."""
         self.limits = limits or EngineLimits()
+        self._make_runtime = runtime
         self.clock = FakeClock()
         self.store = InMemorySessionStore(self.clock)
         self.watcher = Watcher()
@@ -179,10 +187,11 @@ class World:
 
     def start(self, info: ModelInfo = INFO) -> None:
         self.runtime = FakeRuntime(info)
-        queue = BatchingQueue(self.runtime, max_objects=16, max_frames=16)
+        runtime = self._make_runtime() if self._make_runtime else self.runtime
+        queue = BatchingQueue(runtime, max_objects=16, max_frames=16)
         self._queues.append(queue)
         self.wire = Wire(self.store)
-        self.engine = LocalEngine(queue, self.wire, info, self.limits, self.clock, self.watcher)
+        self.engine = LocalEngine(queue, self.wire, runtime.info, self.limits, self.clock, self.watcher)
 
     def crash(self, info: ModelInfo = INFO) -> None:
         """As kill -9 does it: no goodbye, and nothing that was on its way arrives."""
