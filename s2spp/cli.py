@@ -17,6 +17,7 @@ from s2spp.commands.bench import bench
 from s2spp.commands.demo import demo
 from s2spp.commands.evaluate import evaluate
 from s2spp.commands.export import export
+from s2spp.commands.halve import halve
 from s2spp.commands.quantise import quantise
 from s2spp.commands.segment import segment
 from s2spp.commands.serve import gateway, serve, worker
@@ -49,7 +50,7 @@ def _options(
     pass
 
 
-for command in (serve, worker, gateway, segment, demo, evaluate, bench, train, export, quantise, ablate):
+for command in (serve, worker, gateway, segment, demo, evaluate, bench, train, export, quantise, halve, ablate):
     app.command()(command)
 
 

@@ -58,7 +58,7 @@ def export_bundle(checkpoint: Checkpoint, folder: Path, name: str, card: Card) -
         shapes = _write_graphs(network, work)
         share_weights(work, GRAPHS)
         names = state_names(network)
-        parity = check_parity(network, work, *names)
+        parity = check_parity(network, work)
         if not all(result.holds for result in parity):
             raise ValueError(f"no bundle written: torch and onnxruntime disagree: {parity}")
         manifest = _manifest(checkpoint, name, names, shapes) | asdict(card)

@@ -1,9 +1,11 @@
-"""Golden parity: the ONNX files against torch, over a whole clip, at batch 1 and batch 5 with mixed
-frames."""
+"""Golden parity: a bundle's graphs against torch, or against another bundle's, over a whole clip, at batch 1 and at
+batch 5 with mixed frames."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -17,6 +19,8 @@ from model.export.graphs import STATE_DTYPE, rows
 from model.network import RecurrentState, S2Spp
 
 States = dict[str, NDArray[np.float16]]
+# frames, masks, frame_row -> the first states, and the probabilities: see run_onnx.
+Run = Callable[[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]], tuple[States, NDArray[np.float32]]]
 
 # Float16 states round differently once two runtimes differ in the last bit, so equality is not to be had. These
 # hold with a wide margin for a right export and fail at once for a wrong one.
@@ -71,18 +75,26 @@ def open_graphs(folder: Path, *, exact: bool = False) -> tuple[ort.InferenceSess
     return init, ort.InferenceSession(folder / "step.onnx", step_options, providers=["CPUExecutionProvider"])
 
 
-def check_parity(network: S2Spp, folder: Path, changing: tuple[str, ...], constant: tuple[str, ...]) -> list[Parity]:
+def check_parity(network: S2Spp, folder: Path) -> list[Parity]:
+    """The bundle against torch."""
+    return _compare(folder, partial(run_torch, network), network.config.multiple)
+
+
+def compare_bundles(folder: Path, other: Path, multiple: int) -> list[Parity]:
+    """One bundle against another of the same network."""
+    return _compare(folder, partial(run_onnx, *open_graphs(other)), multiple)
+
+
+def _compare(folder: Path, expect: Run, multiple: int) -> list[Parity]:
     """Runs a clip through both, for one object and for five objects on three frames."""
-    size = (network.config.multiple * 4, network.config.multiple * 7)
-    init, step = open_graphs(folder)
-    results = []
+    graphs, results = open_graphs(folder), []
     for frame_row in (np.array([0], np.int64), np.array([0, 2, 1, 0, 2], np.int64)):
-        clips = [parity_clip(_FRAMES, size, seed) for seed in range(int(frame_row.max()) + 1)]
+        clips = [parity_clip(_FRAMES, (4 * multiple, 7 * multiple), seed) for seed in range(int(frame_row.max()) + 1)]
         frames = np.stack([pictures for pictures, _ in clips], axis=1)
         masks = np.stack([np.roll(clips[row][1], 6 * n, axis=1) for n, row in enumerate(frame_row)])
-        start, ours = run_onnx(init, step, frames, masks, frame_row, changing)
-        expected_start, expected = run_torch(network, frames, masks, frame_row)
-        states = [_relative(start[name], expected_start[name]) for name in (*changing, *constant)]
+        start, ours = run_onnx(*graphs, frames, masks, frame_row)
+        expected_start, expected = expect(frames, masks, frame_row)
+        states = [_relative(start[name], expected_start[name]) for name in start]
         results.append(
             Parity(
                 batch=len(frame_row),
@@ -108,10 +120,10 @@ def run_onnx(
     frames: NDArray[np.uint8],
     masks: NDArray[np.uint8],
     frame_row: NDArray[np.int64],
-    changing: tuple[str, ...],
 ) -> tuple[States, NDArray[np.float32]]:
     """frames [T,F,H,W,3], masks [N,H,W] -> the first states, and the probabilities of frames 1..T-1, [T-1,N,h,w]."""
     names = [value.name for value in init.get_outputs()]
+    changing = [value.name.removeprefix("next_") for value in step.get_outputs()[1:]]
     start = dict(zip(names, init.run(None, {"frame": frames[0], "mask": masks, "frame_row": frame_row}), strict=True))
     state, probabilities = dict(start), []
     for frame in frames[1:]:

@@ -17,7 +17,7 @@ from s2spp.embedded import EmbeddedServer
 from s2spp.video import open_frames
 from tests.e2e.material import Clip
 
-COMMANDS = ("serve", "segment", "demo", "evaluate", "bench", "train", "export", "quantise", "ablate")
+COMMANDS = ("serve", "segment", "demo", "evaluate", "bench", "train", "export", "quantise", "halve", "ablate")
 
 
 def _run(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
