@@ -15,7 +15,7 @@ def bench(
         Path | None, typer.Option(help="A result of before (--json): print both as shares of their bare models.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="Write a Markdown page here, and its plot beside it as .svg; the folder is made.")
+        Path | None, typer.Option(help="Write a Markdown page here (folders too), and its plot beside it as .svg.")
     ] = None,
     measured: Annotated[
         Path | None,

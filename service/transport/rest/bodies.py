@@ -120,7 +120,7 @@ def read_options(model: type[_Model], text: str | bytes) -> _Model:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        raise InvalidOption(f"part 'options': {first_faults(error)}") from error
+        raise InvalidOption(f"part 'options': {first_faults(error, model.model_fields)}") from error
 
 
 async def limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:

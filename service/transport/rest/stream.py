@@ -194,7 +194,9 @@ class _FrameStream:
         # What it had when it came may be more than a server has after a crash.
         sent = max(self._next_index - 1, self._sent_through, self._received_through or 0)
         if through > sent:
-            raise InvalidOption(f"received_through: {through} came, but the last frame sent is {sent}; say what you have")
+            raise InvalidOption(
+                f"received_through: {through} came, but the last frame sent is {sent}; say what you have"
+            )
         self._received_through = through
 
     def _draw(self, drawing: _Drawing, data: bytes) -> _Pending | None:

@@ -277,6 +277,7 @@ async def test_raw_frames(port: int, engine: ScriptedEngine) -> None:
         (SESSION, "", SessionExpired("too late"), 410),
         ("short", "", None, 404),
         (SESSION, "?durability=never", None, 400),
+        (SESSION, "?recieved_through=3", None, 400),
     ],
 )
 async def test_a_stream_that_cannot_be_is_refused_with_its_problem(
