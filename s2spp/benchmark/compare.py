@@ -79,8 +79,8 @@ def compare(old: Result, new: Result) -> Comparison:
 
 def _pair(old: Result, before: Run, new: Result, now: Run) -> Pair:
     was, is_now = _side(old, before), _side(new, now)
-    strayed = share_noise(old, before), share_noise(new, now)
-    noise = None if strayed[0] is None or strayed[1] is None else max(NOISE, *strayed)
+    strayed = [each for each in (share_noise(old, before), share_noise(new, now)) if each is not None]
+    noise = max(NOISE, *strayed) if len(strayed) == 2 else None
     rate = latency = None
     if now.path != "raw":  # which is what the others are measured by
         rate = is_now.share / was.share - 1 if is_now.share and was.share else None
