@@ -158,6 +158,9 @@ async def test_method_not_allowed_says_what_is(http: httpx.AsyncClient) -> None:
 
 async def test_readiness_follows_the_engine(http: httpx.AsyncClient, engine: ScriptedEngine) -> None:
     assert (await http.get("/readyz")).status_code == 200
+    for path in ("/healthz", "/readyz"):
+        asked = await http.head(path)
+        assert (asked.status_code, asked.content) == (200, b"")
     engine.failure = errors.Unavailable("the store is away")
     answer = await http.get("/readyz")
     assert (answer.status_code, answer.json()["detail"]) == (503, "the store is away")
