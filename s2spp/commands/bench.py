@@ -24,9 +24,9 @@ def bench(
     paths: Annotated[str, typer.Option(help="Which ways to the model, by comma.")] = "raw,engine,grpc,ws,rest",
     sessions: Annotated[str, typer.Option(help="Numbers of sessions, by comma.")] = "1,4,16",
     objects: Annotated[str, typer.Option(help="Numbers of objects per session, by comma.")] = "1,3,10",
-    seconds: Annotated[float, typer.Option(min=0.5, help="Time for each row of the table.")] = 12.0,
+    seconds: Annotated[float, typer.Option(min=0.5, metavar="N", help="Time for each row of the table.")] = 12.0,
     memory_frames: Annotated[
-        int, typer.Option(min=0, help="Frames in one session for the memory part; 0 leaves it out.")
+        int, typer.Option(min=0, metavar="N", help="Frames in one session for the memory part; 0 leaves it out.")
     ] = 10_000,
     threads: Annotated[int, typer.Option(help="Threads of the model; 0: one per core.")] = 0,
     precisions: Annotated[bool, typer.Option(help="Measure the shipped float and int8 bundles in turns.")] = True,

@@ -33,7 +33,9 @@ def segment(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run that was interrupted in OUT (with --server).")
     ] = False,
-    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames (a camera never ends).")] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Stop after so many frames (a camera never ends).")
+    ] = None,
 ) -> None:
     """Follow the objects of the first frame's mask through a video.
 
