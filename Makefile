@@ -5,11 +5,13 @@ BIN := .venv/bin
 .PHONY: demo test chaos lint serve proto report clean
 
 .venv/serve: pyproject.toml
+	@echo 'installing into .venv: a minute or two, the first time'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cpu]'
 	touch $@
 
 .venv/dev: pyproject.toml .venv/serve
+	@echo 'installing torch and what the tests need into .venv: some minutes, the first time'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==2.13.0'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cpu,train,dev]'
 	touch $@

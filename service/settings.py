@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,10 +15,16 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 _PREFIX = "S2SPP_"
 _NEARLY = 0.9
 _OTLP_NAMES = ("S2SPP_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_ADDRESS, _REDIS, _HTTP = r"^.+:\d+$", "^(rediss?(-cluster)?|unix)://", "^https?://[^/]"
+_IN_WORDS = {
+    _ADDRESS: "should be host:port",
+    _REDIS: "should begin with redis://, rediss://, unix://, redis-cluster:// or rediss-cluster://",
+    _HTTP: "should be http://host:port or https://host:port",
+}
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be used. The message names the environment variable."""
+    """A setting that cannot be used. The message names the environment variable, or the option that overrode it."""
 
 
 def _state_folder() -> Path:
@@ -45,7 +52,7 @@ class Settings(BaseSettings):
     http_port: int = Field(8000, ge=0, le=65535, description="Port of REST and WebSocket; 0 for any free one")
     advertise: str | None = Field(
         None,
-        pattern=r"^.+:\d+$",
+        pattern=_ADDRESS,
         description="A worker's gRPC address as gateways reach it, host:port. Default: where it listens; this "
         "machine's name, if that is every network",
     )
@@ -61,7 +68,7 @@ class Settings(BaseSettings):
     )
     redis_url: str | None = Field(
         None,
-        pattern="^(rediss?(-cluster)?|unix)://",
+        pattern=_REDIS,
         validation_alias="REDIS_URL",
         description="A Redis that runs elsewhere, in place of the embedded one: redis://, rediss:// or unix://; "
         "redis-cluster:// or rediss-cluster:// is a Redis Cluster, by any of its nodes",
@@ -105,7 +112,7 @@ class Settings(BaseSettings):
     )
     otlp_endpoint: str | None = Field(
         None,
-        pattern="^https?://[^/]",
+        pattern=_HTTP,
         validation_alias=AliasChoices(*_OTLP_NAMES),
         description="OpenTelemetry collector (OTLP over HTTP, usually port 4318) that traces are sent to; "
         "OTEL_EXPORTER_OTLP_ENDPOINT says the same",
@@ -113,11 +120,13 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
-        """The environment, and over it those `overrides` that are not None. Raises SettingsError."""
+        """The environment, and over it those `overrides` that are not None: options of a command, by their names.
+        Raises SettingsError."""
+        given = {name: value for name, value in overrides.items() if value is not None}
         try:
-            return cls(**{name: value for name, value in overrides.items() if value is not None})
+            return cls(**given)
         except ValidationError as error:
-            raise SettingsError("; ".join(map(_told, error.errors()))) from error
+            raise SettingsError("; ".join(_told(fault, given) for fault in error.errors())) from error
 
 
 def variable(field: str) -> str:
@@ -134,12 +143,16 @@ def misspelt() -> dict[str, str]:
     return {name: meant[0] for name, meant in nearest.items() if meant}
 
 
-def _told(fault: ErrorDetails) -> str:
+def _told(fault: ErrorDetails, options: Collection[str]) -> str:
     name = str(fault["loc"][0])
-    shown = name if name.isupper() else variable(name)
-    if shown in _OTLP_NAMES:
-        shown = next((each for each in _OTLP_NAMES if os.environ.get(each)), shown)
     if fault["type"] == "extra_forbidden":
         return f"there is no setting {name!r}"
-    secret = shown.endswith("REDIS_URL")  # may hold a password
-    return f"{shown}{'' if secret else '=' + str(fault['input'])}: {fault['msg']}"
+    field = name.lower() if name.isupper() else name
+    shown = name if name.isupper() else variable(name)
+    if field in options:
+        shown = f"--{field.replace('_', '-')}"
+    elif shown in _OTLP_NAMES:
+        shown = next((each for each in _OTLP_NAMES if os.environ.get(each)), shown)
+    secret = field == "redis_url"  # may hold a password
+    why = _IN_WORDS[fault["ctx"]["pattern"]] if fault["type"] == "string_pattern_mismatch" else fault["msg"]
+    return f"{shown}{'' if secret else '=' + str(fault['input'])}: {why}"

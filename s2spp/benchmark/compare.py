@@ -29,14 +29,14 @@ class Side:
 @dataclass(frozen=True)
 class Change:
     """`gain`: 0.1 for a tenth faster, -0.1 for a tenth slower, None where it cannot be told; `noise`: how much of it
-    says nothing."""
+    says nothing, None where a run was too short to tell."""
 
     gain: float | None
-    noise: float
+    noise: float | None
 
     @property
     def verdict(self) -> Verdict:
-        if self.gain is None:
+        if self.gain is None or self.noise is None:
             return "unknown"
         if abs(self.gain) <= self.noise:
             return "same"
@@ -79,7 +79,8 @@ def compare(old: Result, new: Result) -> Comparison:
 
 def _pair(old: Result, before: Run, new: Result, now: Run) -> Pair:
     was, is_now = _side(old, before), _side(new, now)
-    noise = max(NOISE, share_noise(old, before), share_noise(new, now))
+    strayed = [each for each in (share_noise(old, before), share_noise(new, now)) if each is not None]
+    noise = max(NOISE, *strayed) if len(strayed) == 2 else None
     rate = latency = None
     if now.path != "raw":  # which is what the others are measured by
         rate = is_now.share / was.share - 1 if is_now.share and was.share else None
@@ -98,7 +99,7 @@ def _warnings(old: Result, new: Result) -> list[str]:
         if told := disturbed(result.machine):
             found.append(f"{name} run: {told}")
         if not any(len(run.fps_slices) > 1 for run in result.runs):
-            found.append(f"{name} run has no slices that would tell how noisy it was: more --seconds do")
+            found.append(f"{name} run has no slices that would tell how noisy it was: more --seconds make some")
     for name in ("cpu", "cores", "memory_gb", "system", "python"):
         before, now = old.machine.get(name), new.machine.get(name)
         if before is not None and now is not None and before != now:

@@ -109,12 +109,12 @@ class Result:
         return asdict(self) | {"memory": asdict(self.memory) | {"growth_mb": self.memory.growth_mb}}
 
 
-def share_noise(result: Result, run: Run) -> float:
-    """How far a slice's share of the raw model's rate strays from the middle one, at most, as a part of it. 0 where a
-    file does not tell."""
+def share_noise(result: Result, run: Run) -> float | None:
+    """How far a slice's share of the raw model's rate strays from the middle one, at most, as a part of it. None where
+    there are no two slices to tell it."""
     raw = result.raw_of(run)
-    if raw is None or not run.fps_slices or len(raw.fps_slices) != len(run.fps_slices):
-        return 0.0
+    if raw is None or len(run.fps_slices) < 2 or len(raw.fps_slices) != len(run.fps_slices):
+        return None
     shares = [own / bare for own, bare in zip(run.fps_slices, raw.fps_slices, strict=True)]
     middle = median(shares)
     return max(abs(share / middle - 1) for share in shares)

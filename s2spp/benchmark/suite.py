@@ -34,7 +34,6 @@ from service.settings import Settings, variable
 
 # A POST waits for its answer, so a session over REST has one frame under way.
 _WINDOW = {"raw": 1, "engine": 8, "grpc": 8, "ws": 8, "rest": 1}
-_STORE_OBJECTS = (1, 3)
 
 
 def run_suite(plan: Plan, console: Console) -> Result:
@@ -47,7 +46,7 @@ def run_suite(plan: Plan, console: Console) -> Result:
 
 async def _run(plan: Plan, material: Material, progress: Progress) -> Result:
     others = Others()
-    limits = {"max_objects": max(*plan.objects, *_STORE_OBJECTS), "max_sessions": 64 + max(plan.sessions)}
+    limits = {"max_objects": max(plan.objects), "max_sessions": 64 + max(plan.sessions)}
     settings = Settings.load(bundle=plan.bundle, threads=plan.threads, **limits)
     runtime = load_runtime(settings)
     gops = await asyncio.to_thread(int8_conv_gops, plan.threads)
@@ -56,7 +55,8 @@ async def _run(plan: Plan, material: Material, progress: Progress) -> Result:
     runs = await _paths(plan, settings, environment, runtime, material, progress)
     store = None
     if plan.store:
-        store = await measure_store(settings, runtime, _STORE_OBJECTS, material, plan.seconds, progress)
+        few = plan.objects[:2]  # which tell what one more adds
+        store = await measure_store(settings, runtime, few, material, plan.seconds, progress)
     memory = Memory()
     if plan.memory_frames:
         memory = await measure_memory(plan.bundle, plan.threads, plan.memory_frames, material, progress)

@@ -49,7 +49,7 @@ def print_comparison(console: Console, old_name: str, comparison: Comparison) ->
     _print(console, f"ms p50: {old_name}, and now", names, late)
     console.print(
         "Compare what stands under raw: parts of the same run's bare model. One is told as faster or slower if it "
-        "changed by more than 5 %, and by more than it strayed among the slices of either run.",
+        "changed by more than 5 %, and by more than it strayed among the slices of either run; unknown without slices.",
         soft_wrap=True,
     )
     for warning in comparison.warnings:
@@ -69,12 +69,14 @@ def _compared(
         f"{before:.1f}",
         f"{now:.1f}",
         *ratios,
-        _told(change),
+        "" if pair.path == "raw" else _told(change),
     ]
 
 
 def _told(change: Change) -> str:
     verdict = change.verdict
+    if verdict == "unknown":
+        return verdict
     if change.gain is None or verdict not in _COLOURS:
         return ""
     return f"[{_COLOURS[verdict]}]{abs(change.gain):.0%} {verdict}[/]"

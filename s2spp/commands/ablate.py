@@ -19,7 +19,7 @@ def ablate(
         Path, typer.Option(help="Folder that holds davis2016, stills, backbones.", envvar="S2SPP_DATA")
     ] = Path("data"),
     out: Annotated[Path, typer.Option(help="Folder of the runs and their results.")] = Path("runs/ablation"),
-    steps: Annotated[int, typer.Option(help="Training steps of each row.", min=1)] = 1500,
+    steps: Annotated[int, typer.Option(help="Training steps of each row.", min=1, metavar="N")] = 1500,
     max_minutes: Annotated[
         float | None, typer.Option(help="Stop after so long; the same command goes on later.")
     ] = None,

@@ -15,7 +15,7 @@ def bench(
         Path | None, typer.Option(help="A result of before (--json): print both as shares of their bare models.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="Write a Markdown page here, and its plot beside it as .svg.")
+        Path | None, typer.Option(help="Write a Markdown page here (folders too), and its plot beside it as .svg.")
     ] = None,
     measured: Annotated[
         Path | None,
@@ -24,13 +24,15 @@ def bench(
     paths: Annotated[str, typer.Option(help="Which ways to the model, by comma.")] = "raw,engine,grpc,ws,rest",
     sessions: Annotated[str, typer.Option(help="Numbers of sessions, by comma.")] = "1,4,16",
     objects: Annotated[str, typer.Option(help="Numbers of objects per session, by comma.")] = "1,3,10",
-    seconds: Annotated[float, typer.Option(min=0.5, help="Time for each row of the table.")] = 12.0,
+    seconds: Annotated[float, typer.Option(min=0.5, metavar="N", help="Time for each row of the table.")] = 12.0,
     memory_frames: Annotated[
-        int, typer.Option(min=0, help="Frames in one session for the memory part; 0 leaves it out.")
+        int, typer.Option(min=0, metavar="N", help="Frames in one session for the memory part; 0 leaves it out.")
     ] = 10_000,
     threads: Annotated[int, typer.Option(help="Threads of the model; 0: one per core.")] = 0,
     precisions: Annotated[bool, typer.Option(help="Measure the shipped float and int8 bundles in turns.")] = True,
-    store: Annotated[bool, typer.Option(help="Measure commits and resumes on an embedded Redis.")] = True,
+    store: Annotated[
+        bool, typer.Option(help="Measure commits and resumes on an embedded Redis, for the first two --objects.")
+    ] = True,
 ) -> None:
     """Measure every way to the model beside the bare model, in one run: about a quarter of an hour.
 
@@ -88,7 +90,7 @@ def bench(
         print_comparison(console, str(compare), compared(old, result))
     if report is not None:
         write_page(report, result)
-        console.print(f"report: {report}, {report.with_suffix('.svg').name}", soft_wrap=True)
+        console.print(f"report: {report}, {report.with_suffix('.svg')}", soft_wrap=True)
 
 
 def _numbers(text: str, most: int = 10_000) -> tuple[int, ...]:

@@ -55,7 +55,7 @@ def demo(
     ),
     video: Annotated[str | None, typer.Option(help="Your own video or folder of images instead of the clip.")] = None,
     mask: Annotated[Path | None, typer.Option(help="First frame's mask of your video.")] = None,
-    frames: Annotated[int, typer.Option(min=3, help="At most so many frames.")] = 96,
+    frames: Annotated[int, typer.Option(min=3, metavar="N", help="At most so many frames.")] = 96,
     bundle: Annotated[str | None, typer.Option(help="Bundle folder, the name of a shipped one, or auto.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the table here too.")] = None,
 ) -> None:

@@ -32,13 +32,17 @@ def evaluate(
         str | None, typer.Option(help="Bundle folder, the name of a shipped one, or auto, as for serve (default).")
     ] = None,
     loop: Annotated[
-        int | None, typer.Option(help="Play every video forth and back for so many frames: do masks last?", min=140)
+        int | None,
+        typer.Option(help="Play every video forth and back for so many frames: do masks last?", min=140, metavar="N"),
     ] = None,
     crop: Annotated[str | None, typer.Option(help="Crop videos to this shape first, such as 9:16 or 1:1.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Score a checkpoint with torch instead.")] = None,
     way: Annotated[
         Literal["plain", "refined", "following"],
-        typer.Option(help="Of a checkpoint: as it is, edges refined at the frame's resolution, or following windows."),
+        typer.Option(
+            metavar="WAY",
+            help="Of a checkpoint: plain, as it is; refined, edges at the frame's resolution; or following windows.",
+        ),
     ] = "plain",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the table here too.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the predicted masks here: OUT/SEQUENCE/00000.png.")] = None,

@@ -19,7 +19,9 @@ def quantise(
         ),
     ],
     split: Annotated[str | None, typer.Option(help="Its split. Default: every sequence.")] = None,
-    videos: Annotated[int, typer.Option(help="Calibrate on so many of its videos, evenly picked.", min=1)] = 12,
+    videos: Annotated[
+        int, typer.Option(help="Calibrate on so many of its videos, evenly picked.", min=1, metavar="N")
+    ] = 12,
     scores: Annotated[
         Path | None,
         typer.Option(help="JSON of `s2spp evaluate --json` of this very int8 bundle: run it again with it."),

@@ -33,7 +33,9 @@ def segment(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run that was interrupted in OUT (with --server).")
     ] = False,
-    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames (a camera never ends).")] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Stop after so many frames (a camera never ends).")
+    ] = None,
 ) -> None:
     """Follow the objects of the first frame's mask through a video.
 
@@ -68,17 +70,19 @@ def segment(
         raise ValueError(
             f"{out} holds the mask that was given, and would be written over; choose another folder for -o"
         )
+    if server is not None and (bundle is not None or threads):
+        raise ValueError("--bundle and --threads are of a model in this process; with --server it is the server's")
     left = LeftSession(out)
-    begun = left.read() if resume else None
-    if begun is None and left.there:
-        raise ValueError(
-            f"{out} holds a run that was interrupted: add --resume to go on with it, or choose another folder "
-            f"(or delete {out}/session.json)"
-        )
+    if not resume:
+        left.refuse_if_used()
     first_mask = mask.read_bytes()
     labels_of(first_mask)  # Says what is wrong with it before a model is loaded.
     opened = open_frames(source)
     length = opened.length if frames is None else min(frames, opened.length or frames)
+    if resume and not left.there and left.masks == length:
+        Console().print(f"nothing is left to do: {length} masks in {out}")
+        return
+    begun = left.read() if resume else None
     held: dict[int, NDArray[np.uint8]] = {}
 
     def read() -> Iterator[NDArray[np.uint8]]:

@@ -54,7 +54,9 @@ def read_opening(
     if not object_ids:
         raise InvalidMask("the mask is empty: every pixel is background; mark the object to follow")
     if len(object_ids) > limits.max_objects:
-        raise InvalidMask(f"the mask has {len(object_ids)} objects; at most {limits.max_objects} are taken")
+        raise InvalidMask(
+            f"the mask has {len(object_ids)} objects; at most {limits.max_objects} are taken (S2SPP_MAX_OBJECTS)"
+        )
     size = model_size(height, width, model.pixel_budget, model.multiple)
     masks = [mask_to_model((labels == object_id).astype(np.uint8), size) for object_id in object_ids]
     return Opening(height, width, object_ids, frame_to_model(pixels, size), np.stack(masks))

@@ -261,7 +261,7 @@ class Stepper:
             followed = await before.stepped
             count = len({*opening.object_ids, *(followed.object_ids if followed is not None else ())})
             if count > self._limits.max_objects:
-                return InvalidMask(f"{count} objects; at most {self._limits.max_objects} are taken")
+                return InvalidMask(f"{count} objects; at most {self._limits.max_objects} are taken (S2SPP_MAX_OBJECTS)")
             return Followed(opening.object_ids, await self._queue.initialise(opening.frame, opening.masks))
         except Exception as error:
             return told(error, f"changing the objects of session {session.id}")

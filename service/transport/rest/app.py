@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp
 
+from service.core.errors import InvalidOption
 from service.core.ports import Engine
-from service.transport.http.problems import Problem
+from service.transport.http.problems import Problem, document_problems
 from service.transport.http.stopping import Stopping
 from service.transport.rest.bodies import OptionsIn
+from service.transport.rest.commands import no_such
 from service.transport.rest.handlers import install
 from service.transport.rest.objects import object_routes
 from service.transport.rest.operations import operation_routes
@@ -70,11 +73,14 @@ def create_app(
     WebSockets with a word."""
     app = FastAPI(title="s2spp", version=version, description=_DESCRIPTION, generate_unique_id_function=_route_name)
     install(app)
-    app.include_router(session_routes(engine, max_image_bytes))
-    app.include_router(object_routes(engine, max_image_bytes))
-    app.include_router(stream_routes(engine, stream_window, stopping or Stopping()))
-    app.include_router(video_routes(engine, max_image_bytes, videos or VideoBounds()))
-    app.include_router(model_routes(engine))
+    for routes in (
+        session_routes(engine, max_image_bytes),
+        object_routes(engine, max_image_bytes),
+        stream_routes(engine, stream_window, stopping or Stopping()),
+        video_routes(engine, max_image_bytes, videos or VideoBounds()),
+        model_routes(engine),
+    ):
+        app.include_router(routes, dependencies=[Depends(_known_query)], responses=document_problems(InvalidOption))
     app.include_router(operation_routes(engine, metrics))
 
     @app.get("/", include_in_schema=False)
@@ -94,6 +100,14 @@ def open_to_pages(app: FastAPI, origins: Sequence[str]) -> ASGIApp:
         allow_headers=["*"],
         expose_headers=["Retry-After", *OPENED_RESPONSE["headers"], *MASK_RESPONSE["headers"]],
     )
+
+
+async def _known_query(connection: HTTPConnection) -> None:
+    """A parameter that is misspelt would be as good as left out."""
+    known = [parameter.alias for parameter in connection.scope["route"].dependant.query_params]
+    for name in connection.query_params:
+        if name not in known:
+            raise InvalidOption(f"query parameter: {no_such(name, known)}")
 
 
 def _route_name(route: APIRoute) -> str:

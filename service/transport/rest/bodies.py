@@ -40,7 +40,7 @@ class MarkedFrame:
 
 def frame_image(data: bytes, content_type: str, height: int, width: int) -> EncodedImage:
     """`height` and `width` count for raw frames only. No content type at all is as good as octet-stream."""
-    media_type = content_type.partition(";")[0].strip().lower()
+    media_type = _media_type(content_type)
     if media_type == RAW_RGB8:
         if height < 1 or width < 1:
             raise InvalidOption(f"a frame of type {RAW_RGB8} needs its size: ?height=H&width=W")
@@ -90,10 +90,14 @@ async def read_marked_frame(
 
 def mask_image(data: bytes, content_type: str) -> EncodedImage:
     """As `frame_image`, for a mask: never raw."""
-    image = frame_image(data, content_type, 1, 1)
-    if image.format is ImageFormat.RAW_RGB8:
-        raise UnsupportedMedia("a mask cannot be raw RGB; send an indexed or grey PNG")
-    return image
+    media_type = _media_type(content_type)
+    if media_type and media_type not in SNIFFED:
+        raise UnsupportedMedia(f"a mask of content type {media_type!r} is not read; send an indexed or grey PNG")
+    return EncodedImage(data)
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 async def _file_part(form: FormData, name: str, limit: int) -> tuple[bytes, str]:
@@ -120,7 +124,7 @@ def read_options(model: type[_Model], text: str | bytes) -> _Model:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        raise InvalidOption(f"part 'options': {first_faults(error)}") from error
+        raise InvalidOption(f"part 'options': {first_faults(error, model.model_fields)}") from error
 
 
 async def limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:

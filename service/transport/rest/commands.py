@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from difflib import get_close_matches
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -52,8 +54,25 @@ class CommandIn(_In):
         return self
 
 
-def first_faults(error: ValidationError) -> str:
-    faults = [": ".join([*map(str, fault["loc"]), fault["msg"]]) for fault in error.errors()[:_MOST_FAULTS]]
+_NAMES = (*CommandIn.model_fields, *DrawIn.model_fields)
+
+
+def no_such(name: str, known: Collection[str]) -> str:
+    """What is said of a name that is none of `known`: the one that is probably meant, else all of them."""
+    near = get_close_matches(name, known, n=1)
+    return f"there is no {name[:64]!r}; " + (
+        f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+    )
+
+
+def first_faults(error: ValidationError, known: Collection[str]) -> str:
+    """`known`: the names that are."""
+    faults = [
+        no_such(str(fault["loc"][-1]), known)
+        if fault["type"] == "extra_forbidden"
+        else ": ".join([*map(str, fault["loc"]), fault["msg"]])
+        for fault in error.errors()[:_MOST_FAULTS]
+    ]
     return "; ".join([*faults, "..."] if error.error_count() > _MOST_FAULTS else faults)
 
 
@@ -67,6 +86,6 @@ def read_command(text: str) -> CommandIn:
         return CommandIn.model_validate_json(text)
     except ValidationError as error:
         raise InvalidOption(
-            f"text message: {first_faults(error)}. Images go as binary messages; text is "
+            f"text message: {first_faults(error, _NAMES)}. Images go as binary messages; text is "
             '{"received_through": 7}, {"draw": {}} or {"remove": {"object_id": 2}}'
         ) from error

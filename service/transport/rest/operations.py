@@ -16,10 +16,12 @@ from service.transport.rest.schemas import StatusOut
 def operation_routes(engine: Engine, metrics: Callable[[], bytes]) -> APIRouter:
     routes = APIRouter(tags=["operations"])
 
+    @routes.head("/healthz", include_in_schema=False)
     @routes.get("/healthz", summary="The process is alive")
     async def health() -> StatusOut:
         return StatusOut(status="ok")
 
+    @routes.head("/readyz", include_in_schema=False)
     @routes.get("/readyz", summary="A session could be served now", responses=document_problems(errors.Unavailable))
     async def ready() -> StatusOut:
         await engine.ready()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 from service.core.ports import Delivered, Opened
 from service.core.types import MaskFormat, SessionInfo
@@ -16,6 +16,8 @@ MASK_MEDIA_TYPE = {
     MaskFormat.RLE: "application/json",
     MaskFormat.PROBABILITY: "image/png",
 }
+_Rounded = Annotated[float, AfterValidator(lambda value: round(value, 4))]
+"""Each number of an answer that is no whole one: what is beyond that is noise of float32."""
 
 
 def form_body(schema: dict[str, Any], **types: str) -> dict[str, Any]:
@@ -40,7 +42,7 @@ class SessionOut(_Out):
     object_ids: list[int] = Field(examples=[[1, 2]])
     next_frame: int = Field(examples=[1])
     committed_frame: int = Field(examples=[0])
-    expires_in_s: float = Field(examples=[3600.0])
+    expires_in_s: _Rounded = Field(examples=[3600.0])
 
 
 class OpenedOut(SessionOut):
@@ -58,7 +60,7 @@ class ObjectOut(_Out):
     object_id: int
     area: int
     box: tuple[int, int, int, int]
-    confidence: float
+    confidence: _Rounded
     visible: bool = Field(
         description="Whether the most probable of its pixels has a probability of at least 0.995. An object that is "
         "gone often leaves a few pixels of less, which are in the mask all the same"
@@ -73,7 +75,7 @@ class AnswerOut(_Out):
     height: int
     width: int
     objects: list[ObjectOut]
-    compute_ms: float
+    compute_ms: _Rounded
     committed_frame: int = 0
 
     @classmethod
@@ -103,7 +105,7 @@ class VideoOut(BaseModel):
 
     height: int
     width: int
-    fps: float | None
+    fps: _Rounded | None
     frames: int | None
     object_ids: list[int]
     model: str
@@ -127,7 +129,7 @@ class VideoFrameOut(_Out):
 
     frame_index: int
     objects: list[ObjectOut]
-    compute_ms: float
+    compute_ms: _Rounded
     rle: list[RunLengthsOut]
 
     @classmethod
@@ -159,7 +161,7 @@ class ModelOut(_Out):
     states: list[StateOut]
     training_data: str
     licence: str
-    scores: dict[str, float]
+    scores: dict[str, _Rounded]
     provider: str
     chosen: str
 

@@ -72,7 +72,7 @@ def stream_routes(engine: Engine, window: int, stopping: Stopping) -> APIRouter:
         resumed = await engine.resume(session_id(session), received_through, name, committed_frame)
         try:
             await socket.accept()
-            stream = _FrameStream(socket, engine, resumed, name, durability, (height, width), window)
+            stream = _FrameStream(socket, engine, resumed, name, durability, received_through, (height, width), window)
             with stopping.running():
                 await stream.run(stopping.told)
         finally:
@@ -112,15 +112,17 @@ class _FrameStream:
         resumed: Resumed,
         name: str,
         durability: Durability,
+        received_through: int | None,
         raw_size: tuple[int, int],
         window: int,
     ) -> None:
+        """`received_through`: None until the caller says what it has; then nothing else acknowledges."""
         self._socket, self._engine, self._resumed, self._name = socket, engine, resumed, name
         self._session = resumed.info.session
         self._durability, self._raw_size = durability, raw_size
         self._next_index = resumed.info.next_frame
         self._sent_through = (resumed.answers[0].frame_index if resumed.answers else self._next_index) - 1
-        self._received_through: int | None = None
+        self._received_through = received_through
         self._told_committed = resumed.info.committed_frame
         self._drawing: _Drawing | None = None
         self._numbering_lost = False
@@ -178,15 +180,24 @@ class _FrameStream:
             if self._drawing is not None:
                 self._drawing = None
                 raise InvalidOption("two binary messages belong to a drawing, the frame and the mask; draw again")
+            if command.received_through is not None:
+                self._acknowledge(command.received_through)
         except InvalidOption as error:
             return _Pending(self._next_index, asyncio.create_task(_refuse(error)))
         if command.remove is not None:
             return self._change(command.remove, RemoveObject(command.remove.object_id))
         if command.draw is not None:
             self._drawing = _Drawing(command.draw)
-        elif command.received_through is not None:
-            self._received_through = command.received_through
         return None
+
+    def _acknowledge(self, through: int) -> None:
+        # What it had when it came may be more than a server has after a crash.
+        sent = max(self._next_index - 1, self._sent_through, self._received_through or 0)
+        if through > sent:
+            raise InvalidOption(
+                f"received_through: {through} came, but the last frame sent is {sent}; say what you have"
+            )
+        self._received_through = through
 
     def _draw(self, drawing: _Drawing, data: bytes) -> _Pending | None:
         # A mask is a picture even where frames are raw.

@@ -70,7 +70,15 @@ def test_a_file_without_the_newer_parts_is_read_and_compared(tmp_path: Path) -> 
     assert old.store is None and old.memory.growth_mb == 5.0
     out = io.StringIO()
     print_comparison(Console(file=out, width=100), "old.json", compare(old, made_up(shares={"ws": 0.3})))
-    assert "ws" in out.getvalue() and "slower" in out.getvalue() and "no slices" in out.getvalue()
+    assert "ws" in out.getvalue() and "unknown" in out.getvalue() and "no slices" in out.getvalue()
+
+
+def test_one_slice_tells_no_noise_and_so_no_verdict() -> None:
+    long = made_up()
+    short = replace(long, runs=[replace(run, fps=run.fps / 2, fps_slices=[run.fps]) for run in long.runs])
+    for old, new in ((short, long), (long, short)):
+        pairs = compare(old, new).pairs
+        assert {verdict for pair in pairs for verdict in (pair.rate.verdict, pair.latency.verdict)} == {"unknown"}
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:

@@ -63,7 +63,19 @@ def test_every_bad_value_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("S2SPP_THREADS", "x")
     with pytest.raises(SettingsError) as told:
         Settings.load(http_port=-1)
-    assert "S2SPP_HTTP_PORT=-1: " in str(told.value) and "S2SPP_THREADS=x: " in str(told.value)
+    assert "--http-port=-1: " in str(told.value) and "S2SPP_THREADS=x: " in str(told.value)
+
+
+def test_the_form_of_an_address_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("S2SPP_ADVERTISE", "OTEL_EXPORTER_OTLP_ENDPOINT"):
+        monkeypatch.setenv(name, "there")
+    with pytest.raises(SettingsError) as told:
+        Settings.load(redis_url="redis:6379")
+    assert str(told.value).split("; ") == [
+        "S2SPP_ADVERTISE=there: should be host:port",
+        "--redis-url: should begin with redis://, rediss://, unix://, redis-cluster:// or rediss-cluster://",
+        "OTEL_EXPORTER_OTLP_ENDPOINT=there: should be http://host:port or https://host:port",
+    ]
 
 
 def test_a_bad_redis_url_is_told_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:

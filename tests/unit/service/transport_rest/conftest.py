@@ -102,7 +102,7 @@ class ScriptedEngine:
             await self.gates[frame_index].wait()
         if frame.data == b"bad":
             raise InvalidImage("not a JPEG, PNG or WebP file")
-        objects = (ObjectReport(1, 3, (1, 2, 3, 1), 0.75, True), ObjectReport(7, 0, (0, 0, 0, 0), 0.0, False))
+        objects = (ObjectReport(1, 3, (1, 2, 3, 1), 0.750000016, True), ObjectReport(7, 0, (0, 0, 0, 0), 0.0, False))
         answer = Answer(frame_index, b"mask %d" % frame_index, self.mask_format, 4, 6, objects, 12.5)
         return Delivered(answer, committed_frame=frame_index)
 

@@ -120,6 +120,8 @@ async def test_an_unforeseen_exception_is_logged_and_says_nothing_of_itself(
         ("POST", f"/v1/sessions/{SESSION}/frames/99999999999999999999", 400, "INVALID_OPTION"),
         ("POST", f"/v1/sessions/{SESSION}/frames/1?durability=maybe", 400, "INVALID_OPTION"),
         ("POST", f"/v1/sessions/{SESSION}/frames/1?received_through=x", 400, "INVALID_OPTION"),
+        ("POST", f"/v1/sessions/{SESSION}/frames/1?durabilty=relaxed", 400, "INVALID_OPTION"),
+        ("GET", f"/v1/sessions/{SESSION}?x", 400, "INVALID_OPTION"),
     ],
 )
 async def test_requests_that_reach_no_engine_get_problems_too(
@@ -131,6 +133,23 @@ async def test_requests_that_reach_no_engine_get_problems_too(
     assert not engine.calls
 
 
+@pytest.mark.parametrize(
+    ("path", "sent", "says"),
+    [
+        (f"/v1/sessions/{SESSION}/frames/1?durabilty=relaxed", FRAME, "no 'durabilty'; did you mean 'durability'?"),
+        (f"/v1/sessions/{SESSION}/frames/1?width=1&qqq=2", FRAME, "no 'qqq'; known: durability, received_through,"),
+        ("/v1/sessions", {"data": {"options": '{"mask_fromat": "rle"}'}}, "did you mean 'mask_format'?"),
+        ("/v1/videos?fromat=mp4", {}, "no 'fromat'; did you mean 'format'?"),
+    ],
+)
+async def test_a_misspelt_name_is_refused_and_the_nearest_told(
+    http: httpx.AsyncClient, form: dict[str, Any], path: str, sent: dict[str, Any], says: str
+) -> None:
+    answer = await http.post(path, **({} if "content" in sent else {"files": form}), **sent)
+    assert (answer.status_code, answer.json()["reason"]) == (400, "INVALID_OPTION")
+    assert says in answer.json()["detail"]
+
+
 async def test_method_not_allowed_says_what_is(http: httpx.AsyncClient) -> None:
     assert (await http.get("/v1/sessions")).headers["allow"] == "POST"
     assert (await http.put(f"/v1/sessions/{SESSION}")).headers["allow"] == "DELETE, GET"
@@ -139,6 +158,9 @@ async def test_method_not_allowed_says_what_is(http: httpx.AsyncClient) -> None:
 
 async def test_readiness_follows_the_engine(http: httpx.AsyncClient, engine: ScriptedEngine) -> None:
     assert (await http.get("/readyz")).status_code == 200
+    for path in ("/healthz", "/readyz"):
+        asked = await http.head(path)
+        assert (asked.status_code, asked.content) == (200, b"")
     engine.failure = errors.Unavailable("the store is away")
     answer = await http.get("/readyz")
     assert (answer.status_code, answer.json()["detail"]) == (503, "the store is away")

@@ -100,6 +100,7 @@ async def test_options_travel_as_a_field_or_a_file(
         ({"options": (None, '{"mask_fromat": "png"}')}, 400, "mask_fromat"),
         ({"frame": ("f.gif", b"GIF89a", "image/gif")}, 415, "image/gif"),
         ({"mask": ("m.raw", b"x", "application/x-rgb8")}, 415, "mask"),
+        ({"mask": ("m.pdf", b"%PDF", "application/pdf")}, 415, "send an indexed or grey PNG"),
         ({"frame": ("f.raw", b"x", "application/x-rgb8")}, 400, "height"),
         ({"frame": ("f.jpg", b"x" * (LIMIT + 1), "image/jpeg")}, 413, "part 'frame'"),
     ],

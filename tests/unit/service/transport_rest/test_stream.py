@@ -143,7 +143,36 @@ async def test_answers_not_taken_come_first_and_the_next_frame_is_named(port: in
         assert (problem["reason"], problem["frame_index"]) == ("INVALID_IMAGE", 3)
         await socket.send(b"4")
         assert (await answer(socket))[1] == b"mask 4"
-    assert engine.resumed == [(SESSION, 1)] and engine.told[0] == 2 and engine.calls[-1].received_through in (1, 2, 3)
+    assert engine.resumed == [(SESSION, 1)] and engine.told[0] == 2
+
+
+async def test_who_connects_with_what_it_has_keeps_what_comes_after(port: int, engine: ScriptedEngine) -> None:
+    async with stream(port, "?received_through=0") as socket:
+        for index in (1, 2):
+            await socket.send(b"%d" % index)
+            await answer(socket)
+        await socket.send('{"received_through": 2}')
+        await socket.send(b"3")
+        await answer(socket)
+    assert [call.received_through for call in engine.calls] == [0, 0, 2]
+
+
+async def test_nobody_has_the_mask_of_a_frame_that_was_not_sent(port: int, engine: ScriptedEngine) -> None:
+    async with stream(port) as socket:
+        await socket.send(b"1")
+        await answer(socket)
+        await socket.send('{"received_through": 2}')
+        problem, _ = await answer(socket)
+        assert problem["reason"] == "INVALID_OPTION" and "the last frame sent is 1" in problem["detail"]
+        await socket.send(b"2")
+        await answer(socket)
+    assert [call.received_through for call in engine.calls] == [0, 1]
+    # After a crash of the server, a caller may have more than the server.
+    async with stream(port, "?received_through=7") as socket:
+        await socket.send('{"received_through": 7}')
+        await socket.send(b"3")
+        assert (await answer(socket))[1] == b"mask 3"
+    assert engine.calls[-1].received_through == 7
 
 
 async def test_masks_are_kept_until_the_caller_says_that_it_has_them(port: int, engine: ScriptedEngine) -> None:
@@ -248,6 +277,7 @@ async def test_raw_frames(port: int, engine: ScriptedEngine) -> None:
         (SESSION, "", SessionExpired("too late"), 410),
         ("short", "", None, 404),
         (SESSION, "?durability=never", None, 400),
+        (SESSION, "?recieved_through=3", None, 400),
     ],
 )
 async def test_a_stream_that_cannot_be_is_refused_with_its_problem(
