@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from service.core.cancelling import cancelled
 from service.core.errors import ModelMismatch, Overloaded, S2sppError, Unavailable
-from service.core.registry import Owner, WorkerRegistry, WorkerState
+from service.core.registry import LEASE_S, Owner, WorkerRegistry, WorkerState
 from service.core.types import SessionId
 
 _log = logging.getLogger(__name__)
@@ -24,12 +24,14 @@ _RECOVERY_COUNTS = 4
 # The last worker of a model may be starting anew: for so long it is waited for. With the lease of one that died it is
 # less than callers are kept waiting, so that they are told that the model is gone, where it is.
 _REMEMBERED_S = 5.0
+# Without an answer for so long the store was away.
+_AWAY_S = 1.0
 _NONE: Mapping[str, int] = {}
 
 
 class Directory:
-    """Asks the registry every quarter of a second. While the store is away the last view stays: who is dead then is
-    told by broken connections."""
+    """Asks the registry every quarter of a second. While the store is away, and until workers had time to tell it of
+    themselves again, the last view stays: who is dead then is told by broken connections."""
 
     def __init__(self, registry: WorkerRegistry, gone: Callable[[WorkerState], None]) -> None:
         """`gone`: told of each worker that is alive no more."""
@@ -39,7 +41,8 @@ class Directory:
         self._placed: Counter[str] = Counter()  # since the worker last told how many it has
         self._recovering: deque[tuple[float, str]] = deque()  # when, and where
         self._broken: dict[str, tuple[WorkerState, Unavailable]] = {}
-        self._began = time.monotonic()
+        self._began = self._answered_at = time.monotonic()
+        self._complete_at = 0.0  # before, who is alive may not have been heard of yet
         self._met: set[str] = set()
         self._served: dict[str, float] = {}  # models, and when they were seen last
         self._watching: asyncio.Task[None] | None = None
@@ -59,6 +62,11 @@ class Directory:
     async def refresh(self) -> None:
         """Raises Unavailable."""
         now = {state.worker: state for state in await self._registry.workers()}
+        last, self._answered_at = self._answered_at, time.monotonic()
+        if self._answered_at - last > _AWAY_S:
+            self._complete_at = self._answered_at + LEASE_S
+        if self._answered_at < self._complete_at:
+            now = self._workers | now
         before, self._workers = self._workers, now
         # A worker that could not be reached may be back once it says something new.
         self._broken = {name: broken for name, broken in self._broken.items() if now.get(name) == broken[0]}
@@ -173,10 +181,12 @@ class Directory:
             await asyncio.sleep(_EVERY_S)
             try:
                 await self.refresh()
+                if away:
+                    _log.info("the registry answers again")
                 away = False
-            except Unavailable as error:
+            except Unavailable:
                 if not away:
-                    _log.warning("the registry cannot be asked which workers there are: %s", error)
+                    _log.warning("the registry cannot be asked which workers there are; the last view stays")
                 away = True
             except Exception:
                 _log.exception("what the registry says of the workers cannot be used; the last view stays")

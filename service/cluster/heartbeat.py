@@ -57,12 +57,14 @@ class Heartbeat:
             pause_s = EVERY_S
             try:
                 await self.beat()
+                if silent:
+                    _log.info("the registry hears of this worker again")
                 silent = False
                 if not self.held:
                     pause_s = 0.0  # it took so long to arrive that the lease is over again
-            except Unavailable as error:
+            except Unavailable:
                 if not silent:
-                    _log.warning("the registry does not hear of this worker: %s", error)
+                    _log.warning("the registry does not hear of this worker, which answers nothing after %g s", LEASE_S)
                 silent = True
             except Exception:
                 _log.exception("a sign of life failed; the next one is tried")

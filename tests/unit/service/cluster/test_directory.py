@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from service.cluster.directory import Directory
 from service.core.errors import ModelMismatch, Overloaded, Unavailable
-from service.core.registry import Owner, WorkerState
+from service.core.registry import LEASE_S, Owner, WorkerState
 from service.core.types import new_session_id
+from tests.fakes.clock import FakeClock
 from tests.fakes.registry import FakeRegistry, worker
+from tests.fakes.waiting import until
 
 
 async def directory(registry: FakeRegistry, gone: list[str] | None = None) -> Directory:
@@ -173,3 +177,41 @@ async def test_who_is_gone_is_told_and_while_the_registry_is_away_nobody_is() ->
     del registry.states["a"]
     await view.refresh()
     assert gone == ["a"] and view.place().worker == "b"
+
+
+async def test_after_the_store_was_away_workers_have_time_to_tell_it_of_themselves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Gateways look more often than workers tell: at first nobody seems to be alive."""
+    clock, gone = FakeClock(), list[str]()
+    monkeypatch.setattr("service.cluster.directory.time", SimpleNamespace(monotonic=clock))
+    registry = FakeRegistry(worker("a"), worker("b"))
+    view = await directory(registry, gone)
+    clock.advance(LEASE_S + 2)
+    registry.states.clear()
+    await view.refresh()
+    assert sorted(state.worker for state in view.alive) == ["a", "b"] and gone == []
+    registry.states["a"] = worker("a", 1)
+    await view.refresh()
+    assert view.strangers == [] and worker("a", 1) in view.alive
+    for _ in range(5):
+        clock.advance(LEASE_S / 5)
+        await view.refresh()
+    assert [state.worker for state in view.alive] == ["a"] and gone == ["b"]
+
+
+async def test_that_the_registry_is_away_is_told_once_and_that_it_is_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("service.cluster.directory._EVERY_S", 0.001)
+    registry = FakeRegistry(worker("a"))
+    view = Directory(registry, lambda state: None)
+    await view.start()
+    with caplog.at_level(logging.INFO, "service.cluster"):
+        registry.away = True
+        await until(lambda: bool(caplog.records))
+        registry.away = False
+        await until(lambda: len(caplog.records) > 1)
+    await view.stop()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "try again" not in caplog.text, "nobody's caller reads this"
