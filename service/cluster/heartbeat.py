@@ -46,9 +46,12 @@ class Heartbeat:
         self._until = sent + LEASE_S
 
     async def stop(self) -> None:
+        """The last one says that the worker takes nothing more: its silence is no accident then."""
+        if self._beating is None:
+            return
         await cancelled(self._beating)
-        with suppress(Unavailable):  # then silence tells
-            await self._registry.leave(self._state().worker)
+        with suppress(Unavailable):
+            await self._registry.beat(replace(self._state(), draining=True, beat=self._beats + 1))
 
     async def _keep_beating(self) -> None:
         silent, pause_s = False, EVERY_S
