@@ -43,6 +43,7 @@ class Directory:
         self._broken: dict[str, tuple[WorkerState, Unavailable]] = {}
         self._began = self._answered_at = time.monotonic()
         self._complete_at = 0.0  # before, who is alive may not have been heard of yet
+        self._without = False
         self._met: set[str] = set()
         self._served: dict[str, float] = {}  # models, and when they were seen last
         self._watching: asyncio.Task[None] | None = None
@@ -77,14 +78,29 @@ class Directory:
         self._served = {digest: at for digest, at in self._served.items() if time.monotonic() - at < _REMEMBERED_S}
         for name, state in before.items():
             if name not in now:
-                level = logging.INFO if state.draining else logging.WARNING
-                _log.log(level, "worker %s at %s is alive no more", name, state.address)
+                if state.draining:
+                    _log.info("worker %s at %s has ended; workers now: %d", name, state.address, len(self.reached))
+                else:
+                    _log.warning(
+                        "worker %s at %s is alive no more; workers now: %d", name, state.address, len(self.reached)
+                    )
                 self._gone(state)
+        without, self._without = self._without, all(state.draining for state in now.values())
+        if self._without and not without:
+            _log.warning(
+                "%s: callers are refused until one joins (`s2spp worker` with the REDIS_URL of this gateway)",
+                self._none(),
+            )
 
     @property
     def strangers(self) -> list[WorkerState]:
-        """Alive, and not yet `met`."""
-        return [state for state in self.alive if state.worker not in self._met]
+        """Alive, to stay, and not yet `met`."""
+        return [state for state in self.alive if state.worker not in self._met and not state.draining]
+
+    @property
+    def reached(self) -> list[WorkerState]:
+        """Alive, to stay, and `met`."""
+        return [state for state in self.alive if state.worker in self._met and not state.draining]
 
     def met(self, worker: WorkerState) -> None:
         """It was reached from here once. One that tells an address which is none is alive, and no place to go."""
@@ -139,14 +155,21 @@ class Directory:
         return {worker: _RECOVERY_COUNTS * count for worker, count in counts.items()}
 
     def _willing(self) -> list[WorkerState]:
-        willing = [state for state in self.alive if self._can_take(state)]
+        willing = [state for state in self.reached if state.worker not in self._broken]
         if not willing:
-            why = next((f": {problem.message}" for _, problem in self._broken.values()), "")
-            raise Unavailable(f"no worker can take a session now; try again in a moment{why}")
+            raise Unavailable(f"{self._none()}; try again in a moment")
         return willing
 
-    def _can_take(self, state: WorkerState) -> bool:
-        return state.worker in self._met and not state.draining and state.worker not in self._broken
+    def _none(self) -> str:
+        """Why no worker can take a session."""
+        if not self._workers:
+            return "no worker is alive"
+        if all(state.draining for state in self.alive):
+            return "every worker is draining"
+        return next(
+            (f"no worker can take a session now ({problem.message})" for _, problem in self._broken.values()),
+            "no worker has been reached yet",
+        )
 
     def _fit(self, model_digest: str | None) -> list[WorkerState]:
         fit = self._willing()

@@ -287,3 +287,11 @@ class ClusterEngine:
             pause_s = _MEET_AGAIN_S
         self._models[worker.model_digest] = model
         self._directory.met(worker)
+        _log.info(
+            "worker %s joins at %s: model %s, %d slots; workers now: %d",
+            worker.worker,
+            worker.address,
+            model.name,
+            worker.capacity,
+            len(self._directory.reached),
+        )

@@ -157,8 +157,17 @@ async def test_a_full_worker_is_not_chosen_and_a_full_cluster_says_when_to_come_
 
 async def test_without_workers_there_is_a_word_why() -> None:
     view = await directory(FakeRegistry())
-    with pytest.raises(Unavailable, match="no worker"):
+    with pytest.raises(Unavailable, match="no worker is alive"):
         view.place()
+    registry = FakeRegistry(worker("a"))
+    registry.drain("a")
+    view = await directory(registry)
+    with pytest.raises(Unavailable, match="every worker is draining"):
+        view.refuse_if_none()
+    view = Directory(FakeRegistry(worker("a")), lambda state: None)
+    await view.refresh()
+    with pytest.raises(Unavailable, match="reached"):
+        view.refuse_if_none()
     view = await directory(FakeRegistry(worker("a")))
     view.failed(worker("a"), Unavailable("its store is away"))
     with pytest.raises(Unavailable, match="its store is away"):
@@ -215,3 +224,23 @@ async def test_that_the_registry_is_away_is_told_once_and_that_it_is_back(
     await view.stop()
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert "try again" not in caplog.text, "nobody's caller reads this"
+
+
+async def test_the_log_tells_one_that_ended_from_one_that_died_and_once_that_there_is_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    registry = FakeRegistry(worker("a"), worker("b"))
+    view = await directory(registry)
+    with caplog.at_level(logging.INFO, "service.cluster"):
+        del registry.states["a"]
+        await view.refresh()
+        registry.drain("b")
+        await view.refresh()
+        del registry.states["b"]
+        await view.refresh()
+        await view.refresh()
+    said = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert [level for level, _ in said] == ["WARNING", "WARNING", "INFO"]
+    assert "worker a at a:50051 is alive no more; workers now: 1" in said[0][1]
+    assert "every worker is draining" in said[1][1]
+    assert "worker b at b:50051 has ended; workers now: 0" in said[2][1]
