@@ -109,6 +109,8 @@ class Directory:
     def failed(self, worker: WorkerState, problem: S2sppError) -> None:
         """It could not be reached, cannot work, or takes no more: it is passed over until it tells something new."""
         if isinstance(problem, Unavailable):
+            if worker.worker not in self._broken:
+                _log.info("worker %s at %s gets nothing for now: %s", worker.worker, worker.address, problem.fault)
             self._broken[worker.worker] = self._workers.get(worker.worker, worker), problem
         elif isinstance(problem, Overloaded):
             self._placed[worker.worker] += worker.capacity
@@ -135,12 +137,17 @@ class Directory:
                 return chosen
         if owner is None:
             return min(self._willing(), key=self._load)  # nobody's: any worker can say so
-        return self.place(owner.model_digest)
+        return self.place(owner.model_digest, left=left)
 
-    def place(self, model_digest: str | None = None, more: Mapping[str, int] = _NONE) -> WorkerState:
+    def place(
+        self, model_digest: str | None = None, more: Mapping[str, int] = _NONE, left: str | None = None
+    ) -> WorkerState:
         """The worker with the fewest sessions in use, and `more` that it counts for, among those with room and this
-        model. It is counted as one more. Raises Unavailable, ModelMismatch, Overloaded."""
-        chosen = min(self._fit(model_digest), key=lambda state: self._load(state, more))
+        model; `left` only if there is no other. It is counted as one more. Raises Unavailable, ModelMismatch,
+        Overloaded."""
+        fit = self._fit(model_digest)
+        others = [state for state in fit if state.worker != left]
+        chosen = min(others or fit, key=lambda state: self._load(state, more))
         self._placed[chosen.worker] += 1
         return chosen
 

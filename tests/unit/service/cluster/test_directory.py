@@ -53,6 +53,13 @@ async def test_a_known_session_goes_to_the_worker_that_has_it_as_long_as_it_can(
     await view.refresh()
     assert (await view.home(session)).worker == "a"
     assert (await view.home(session, left="a")).worker == "b", "handed over"
+    registry.states["b"] = worker("b", 8, busy=7)
+    await view.refresh()
+    assert (await view.home(session, left="a")).worker == "b", "also where a has fewer"
+    registry.states["b"] = worker("b", 8, busy=8)
+    await view.refresh()
+    assert (await view.home(session, left="a")).worker == "a", "no other takes it"
+    registry.states["b"] = worker("b", 1)
     registry.drain("a")
     await view.refresh()
     assert (await view.home(session)).worker == "b"
@@ -68,10 +75,11 @@ async def test_sessions_that_lost_their_worker_are_shared_out_for_the_work_they_
     homes = [(await view.home(session)).worker for session in sessions]
     assert homes.count("a") == 5
     # Those that were handed over or drained have nothing to be computed again.
-    registry.states["c"] = worker("c", 5)
+    registry.states["c"] = worker("c", 9, busy=9, capacity=64)
     await view.refresh()
-    registry.owners[sessions[0]] = Owner("b", 2, "m1")
-    assert (await view.home(sessions[0], left="b")).worker == "b"
+    view.met(registry.states["c"])
+    registry.owners[sessions[0]] = Owner("a", 2, "m1")
+    assert (await view.home(sessions[0], left="a")).worker == "b"
 
 
 async def test_a_session_stays_with_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
