@@ -19,6 +19,7 @@ from service.client import wire
 from service.cluster import convert
 from service.cluster.directory import Directory
 from service.cluster.links import Links, Stub, told
+from service.cluster.moves import Moves
 from service.cluster.upstream import Asked, Upstream
 from service.core.cancelling import cancelled
 from service.core.errors import (
@@ -54,7 +55,7 @@ class ClusterEngine:
 
     def __init__(self, registry: WorkerRegistry, observer: ClusterObserver, retry_for_s: float = 10.0) -> None:
         """`retry_for_s`: how long another worker is looked for. A caller waits that long at most."""
-        self._observer = observer
+        self._moves = Moves(observer)
         self._links = Links()
         self._cutting: set[asyncio.Task[None]] = set()
         self._directory = Directory(registry, self._cut)
@@ -215,7 +216,7 @@ class ClusterEngine:
         return [info for digest, info in self._models.items() if digest in served]
 
     def _upstream(self, client: str) -> Upstream:
-        return Upstream(self._directory, self._links, self._observer, client, self._retry_for_s)
+        return Upstream(self._directory, self._links, self._moves, client, self._retry_for_s)
 
     def _stream(self, session: SessionId, stream: str) -> Upstream:
         upstream = self._streams.get((session, stream))
