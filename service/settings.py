@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _PREFIX = "S2SPP_"
 _NEARLY = 0.9
+_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):([0-9]{1,5})")
 _OTLP_NAMES = ("S2SPP_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
@@ -34,6 +36,16 @@ def _listed(value: object) -> object:
     return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
 
 
+def _host_port(value: str) -> str:
+    found = _HOST_PORT.fullmatch(value)
+    if found is None or not 0 < int(found[2]) < 1 << 16:
+        raise PydanticCustomError(
+            "host_port",
+            "should be host:port, as in worker-3.example:50051 or [fd00::3]:50051, with a port from 1 to 65535",
+        )
+    return value
+
+
 class Settings(BaseSettings):
     """What the server and the in-process engine can be told. Each field `x` is the variable `S2SPP_X`."""
 
@@ -43,9 +55,8 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every network")
     http_port: int = Field(8000, ge=0, le=65535, description="Port of REST and WebSocket; 0 for any free one")
-    advertise: str | None = Field(
+    advertise: Annotated[str, AfterValidator(_host_port)] | None = Field(
         None,
-        pattern=r"^.+:\d+$",
         description="A worker's gRPC address as gateways reach it, host:port. Default: where it listens; this "
         "machine's name, if that is every network",
     )

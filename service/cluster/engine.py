@@ -278,8 +278,8 @@ class ClusterEngine:
                 if pause_s == _MEET_EVERY_S:
                     said = problem.details() if isinstance(problem, grpc.aio.AioRpcError) else problem
                     _log.warning(
-                        "worker %s says that it is at %s, and does not answer there: %s. S2SPP_ADVERTISE tells a "
-                        "worker where gateways reach it",
+                        "worker %s says that gateways reach it at %s, and does not answer there: %s. Set its "
+                        "S2SPP_ADVERTISE to the host:port where this gateway reaches its gRPC",
                         worker.worker,
                         worker.address,
                         said,

@@ -59,6 +59,18 @@ def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, name: s
         Settings.load()
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["http://w:50051", "w", "w:", ":50051", "w:0", "w:99999", "w:50051/x", "fd00::3:50051", "a b:1", "dns:///w:50051"],
+)
+def test_an_address_for_gateways_is_host_and_port(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    for good in ("w:50051", "10.0.0.3:1", "[fd00::3]:65535", "worker_3.example:50051"):
+        assert Settings.load(advertise=good).advertise == good
+    monkeypatch.setenv("S2SPP_ADVERTISE", address)
+    with pytest.raises(SettingsError, match=f"^S2SPP_ADVERTISE={address}: should be host:port"):
+        Settings.load()
+
+
 def test_every_bad_value_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("S2SPP_THREADS", "x")
     with pytest.raises(SettingsError) as told:
