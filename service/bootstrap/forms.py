@@ -31,8 +31,8 @@ async def serve(settings: Settings, *, stop_with_stdin: bool = False) -> None:
     SIGINT, when running requests have ended and every session is committed. `stop_with_stdin`: so, too, when
     standard input, a pipe, is closed.
 
-    While it serves, `server.json` in the data folder tells its addresses. Raises CannotServe (the data folder
-    or its Redis), BundleError, Unavailable (REDIS_URL does not answer), OSError (a port is taken)."""
+    While it serves, `server.json` in the data folder tells its addresses. Raises CannotServe (the data folder, its
+    Redis or that of REDIS_URL, a port that is taken), BundleError."""
     from service.store.redis_store import RedisSessionStore
     from service.telemetry import MeasuredRuntime, MeasuredStore
 
@@ -143,7 +143,13 @@ async def _process(settings: Settings, stop_with_stdin: bool) -> AsyncIterator[_
         traces = open_traces(settings.otlp_endpoint)
         if traces is not None:
             stack.push_async_callback(asyncio.to_thread, traces.close)
-        yield _Process(stack, Telemetry(traces), told_to_stop)
+        try:
+            yield _Process(stack, Telemetry(traces), told_to_stop)
+        except Unavailable as error:
+            check = "redis.log in the data folder"
+            if settings.redis_url is not None:
+                check = "REDIS_URL, and that its Redis runs; the warning above says more"
+            raise CannotServe(f"{error.fault}: check {check}") from error
 
 
 def _refuse_without_redis(settings: Settings, form: str) -> None:

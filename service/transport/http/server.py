@@ -13,8 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from service.transport.http.stopping import Stopping
-
-_BACKLOG = 512
+from service.transport.listener import BACKLOG, listen
 
 
 class _Uvicorn(uvicorn.Server):
@@ -64,12 +63,7 @@ async def start_http(
     Raises:
         OSError: the address cannot be listened on.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        why = (error.strerror or str(error)).partition(" (while")[0]  # socket repeats the address there
-        raise OSError(f"cannot listen on {host}:{port} for HTTP: {why}") from error
+    listener = listen(host, port, "HTTP")
     # Its connections inherit this. asyncio's own loop does not see that they are TCP, and a head would wait 40 ms for
     # the caller's acknowledgement before its body goes.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -79,7 +73,7 @@ async def start_http(
         access_log=False,
         lifespan="off",
         server_header=False,
-        backlog=_BACKLOG,
+        backlog=BACKLOG,
         ws_max_size=max_message_bytes,
         ws_per_message_deflate=False,  # images are compressed already
     )
