@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     grpc_port: int = Field(50051, ge=0, le=65535, description="Port of gRPC; 0 for any free one")
     data_dir: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
         default_factory=_state_folder,
-        description="Folder of the embedded Redis and of server.json; one server at a time. "
+        description="Folder of the embedded Redis and of server.json; one process at a time. "
         "Default: $XDG_STATE_HOME/s2spp, else ~/.local/state/s2spp",
     )
     redis_url: str | None = Field(

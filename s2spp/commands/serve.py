@@ -11,7 +11,9 @@ import typer
 Host = Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 for every network.")]
 GrpcPort = Annotated[int | None, typer.Option(help="Port of gRPC (50051); 0: any free one.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the embedded Redis.")]
-AddressDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of server.json, which tells the ports.")]
+AddressDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder of server.json, which tells the ports; no other process's.")
+]
 RedisUrl = Annotated[str | None, typer.Option(help="Use this Redis instead of the embedded one.")]
 SharedRedis = Annotated[str | None, typer.Option("--redis-url", help="The Redis that workers and gateways share.")]
 Bundle = Annotated[
