@@ -17,7 +17,7 @@ from service.core.ports import Engine
 from service.transport.http.problems import Problem
 from service.transport.http.stopping import Stopping
 from service.transport.rest.bodies import OptionsIn
-from service.transport.rest.handlers import install
+from service.transport.rest.handlers import install, no_such_path
 from service.transport.rest.objects import object_routes
 from service.transport.rest.operations import operation_routes
 from service.transport.rest.schemas import (
@@ -70,6 +70,7 @@ def create_app(
     WebSockets with a word."""
     app = FastAPI(title="s2spp", version=version, description=_DESCRIPTION, generate_unique_id_function=_route_name)
     install(app)
+    app.router.default = no_such_path
     app.include_router(session_routes(engine, max_image_bytes))
     app.include_router(object_routes(engine, max_image_bytes))
     app.include_router(stream_routes(engine, stream_window, stopping or Stopping()))
