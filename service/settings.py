@@ -18,6 +18,14 @@ _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):([0-9]{1,5})")
 _OTLP_NAMES = ("S2SPP_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
+# What a form of the server does not read: others do.
+Form = Literal["server", "worker", "gateway"]
+_WORKERS = {"advertise", "bundle", "provider", "threads", "max_sessions", "max_sessions_per_client", "max_objects"}
+_WORKERS |= {"idle_timeout_s", "commit_every", "commit_bytes_per_s", "max_batch"}
+_GATEWAYS = {"cors_origins", "max_video_bytes", "max_video_frames", "max_videos"}
+_OF_OTHERS: dict[Form, set[str]] = {"server": {"advertise"}, "worker": _GATEWAYS, "gateway": _WORKERS}
+
+
 class SettingsError(ValueError):
     """A setting that cannot be used. The message names the environment variable."""
 
@@ -129,6 +137,10 @@ class Settings(BaseSettings):
             return cls(**{name: value for name, value in overrides.items() if value is not None})
         except ValidationError as error:
             raise SettingsError("; ".join(map(_told, error.errors()))) from error
+
+    def of_others(self, form: Form) -> list[str]:
+        """The variables of what is set here and means nothing to that form of the server."""
+        return sorted(map(variable, self.model_fields_set & _OF_OTHERS[form]))
 
 
 def variable(field: str) -> str:

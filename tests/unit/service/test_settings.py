@@ -96,5 +96,14 @@ def test_a_variable_that_is_nearly_a_setting_is_told(monkeypatch: pytest.MonkeyP
     assert misspelt() == {"S2SPP_MAX_SESSION": "S2SPP_MAX_SESSIONS", "S2SPP_COMMITEVERY": "S2SPP_COMMIT_EVERY"}
 
 
+def test_what_is_set_for_another_form_of_the_server_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S2SPP_MAX_SESSIONS", "4")
+    monkeypatch.setenv("S2SPP_MAX_VIDEOS", "")
+    settings = Settings.load(bundle="mine", window=3, cors_origins="*")
+    assert settings.of_others("gateway") == ["S2SPP_BUNDLE", "S2SPP_MAX_SESSIONS"]
+    assert settings.of_others("worker") == ["S2SPP_CORS_ORIGINS"]
+    assert settings.of_others("server") == []
+
+
 def test_every_setting_says_what_it_is() -> None:
     assert all(field.description for field in Settings.model_fields.values())
