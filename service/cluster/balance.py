@@ -61,8 +61,8 @@ async def keep_balance(
         given.append(gives)
         handed += gives
         if handed and not any(given):
-            elsewhere = ", ".join(f"{each.busy} at worker {each.worker}" for each in others)
-            _log.info("streams handed over: %d; sessions in use now: %d here, %s", handed, me.busy, elsewhere)
+            now = ", ".join([f"{me.busy} here", *(f"{each.busy} at worker {each.worker}" for each in others)])
+            _log.info("streams handed over: %d; sessions in use now: %s", handed, now)
             handed = 0
 
 

@@ -43,7 +43,7 @@ class Directory:
         self._broken: dict[str, tuple[WorkerState, Unavailable]] = {}
         self._began = self._answered_at = time.monotonic()
         self._complete_at = 0.0  # before, who is alive may not have been heard of yet
-        self._without = False
+        self._without = False  # a worker that is there to stay
         self._met: set[str] = set()
         self._served: dict[str, float] = {}  # models, and when they were seen last
         self._watching: asyncio.Task[None] | None = None
@@ -174,7 +174,7 @@ class Directory:
         if all(state.draining for state in self.alive):
             return "every worker is draining"
         return next(
-            (f"no worker can take a session now ({problem.message})" for _, problem in self._broken.values()),
+            (f"no worker can take a session now ({problem.fault})" for _, problem in self._broken.values()),
             "no worker has been reached yet",
         )
 

@@ -139,9 +139,7 @@ class Upstream:
                         if self._begun.done():
                             self._moves.ended()
                         raise interruption.problem from interruption
-                    _log.debug(
-                        "session %s has lost its worker: %s", self._session or "(new)", interruption.problem.fault
-                    )
+                    _log.debug("session %s has lost its worker: %s", self._session or "(new)", interruption.problem)
                     await asyncio.sleep(pause_s)
                 first = self._resumption() if self._session is not None else first
         except S2sppError as problem:
@@ -177,9 +175,8 @@ class Upstream:
             call = self._links.stub(worker).Track(metadata=self._metadata)
             await told(worker, call.write(first))
             session = (await self._event(worker, call)).session
-            await self._joined(
-                worker, session, [await self._event(worker, call) for _ in range(session.answers_following)]
-            )
+            answers = [await self._event(worker, call) for _ in range(session.answers_following)]
+            await self._joined(worker, session, answers)
             in_flight: deque[Asked | Sent] = deque()
             sender = asyncio.create_task(self._send(worker, call, session.next_frame, in_flight))
             while True:
