@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _PREFIX = "S2SPP_"
 _NEARLY = 0.9
+_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):([0-9]{1,5})")
 _OTLP_NAMES = ("S2SPP_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-_ADDRESS, _REDIS, _HTTP = r"^.+:\d+$", "^(rediss?(-cluster)?|unix)://", "^https?://[^/]"
+_REDIS, _HTTP = "^(rediss?(-cluster)?|unix)://", "^https?://[^/]"
 _IN_WORDS = {
-    _ADDRESS: "should be host:port",
     _REDIS: "should begin with redis://, rediss://, unix://, redis-cluster:// or rediss-cluster://",
     _HTTP: "should be http://host:port or https://host:port",
 }
+
+
+# What a form of the server does not read: others do.
+Form = Literal["server", "worker", "gateway"]
+_WORKERS = {"advertise", "bundle", "provider", "threads", "max_sessions", "max_sessions_per_client", "max_objects"}
+_WORKERS |= {"idle_timeout_s", "commit_every", "commit_bytes_per_s", "max_batch"}
+_GATEWAYS = {"cors_origins", "max_video_bytes", "max_video_frames", "max_videos"}
+_OF_OTHERS: dict[Form, set[str]] = {"server": {"advertise"}, "worker": _GATEWAYS, "gateway": _WORKERS}
 
 
 class SettingsError(ValueError):
@@ -41,6 +50,16 @@ def _listed(value: object) -> object:
     return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
 
 
+def _host_port(value: str) -> str:
+    found = _HOST_PORT.fullmatch(value)
+    if found is None or not 0 < int(found[2]) < 1 << 16:
+        raise PydanticCustomError(
+            "host_port",
+            "should be host:port, as in worker-3.example:50051 or [fd00::3]:50051, with a port from 1 to 65535",
+        )
+    return value
+
+
 class Settings(BaseSettings):
     """What the server and the in-process engine can be told. Each field `x` is the variable `S2SPP_X`."""
 
@@ -50,9 +69,8 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every network")
     http_port: int = Field(8000, ge=0, le=65535, description="Port of REST and WebSocket; 0 for any free one")
-    advertise: str | None = Field(
+    advertise: Annotated[str, AfterValidator(_host_port)] | None = Field(
         None,
-        pattern=_ADDRESS,
         description="A worker's gRPC address as gateways reach it, host:port. Default: where it listens; this "
         "machine's name, if that is every network",
     )
@@ -63,7 +81,7 @@ class Settings(BaseSettings):
     grpc_port: int = Field(50051, ge=0, le=65535, description="Port of gRPC; 0 for any free one")
     data_dir: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
         default_factory=_state_folder,
-        description="Folder of the embedded Redis and of server.json; one server at a time. "
+        description="Folder of the embedded Redis and of server.json; one process at a time. "
         "Default: $XDG_STATE_HOME/s2spp, else ~/.local/state/s2spp",
     )
     redis_url: str | None = Field(
@@ -127,6 +145,10 @@ class Settings(BaseSettings):
             return cls(**given)
         except ValidationError as error:
             raise SettingsError("; ".join(_told(fault, given) for fault in error.errors())) from error
+
+    def of_others(self, form: Form) -> list[str]:
+        """The variables of what is set here and means nothing to that form of the server."""
+        return sorted(map(variable, self.model_fields_set & _OF_OTHERS[form]))
 
 
 def variable(field: str) -> str:

@@ -13,7 +13,9 @@ GrpcPort = Annotated[int | None, typer.Option(help="Port of gRPC (50051); 0: any
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the embedded Redis (~/.local/state/s2spp).")]
 AddressDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="Folder of server.json, which tells the ports (~/.local/state/s2spp)."),
+    typer.Option(
+        "--data-dir", help="Folder of server.json, which tells the ports; no other process's (~/.local/state/s2spp)."
+    ),
 ]
 RedisUrl = Annotated[str | None, typer.Option(help="Use this Redis instead of the embedded one.")]
 SharedRedis = Annotated[str | None, typer.Option("--redis-url", help="The Redis that workers and gateways share.")]

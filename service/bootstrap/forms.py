@@ -18,7 +18,7 @@ from service.bootstrap.process import stop_signal
 from service.core.cancelling import cancelled
 from service.core.errors import Unavailable
 from service.core.registry import WorkerState
-from service.settings import Settings, misspelt
+from service.settings import Form, Settings, misspelt
 
 if TYPE_CHECKING:
     from service.telemetry import Telemetry
@@ -31,12 +31,12 @@ async def serve(settings: Settings, *, stop_with_stdin: bool = False) -> None:
     SIGINT, when running requests have ended and every session is committed. `stop_with_stdin`: so, too, when
     standard input, a pipe, is closed.
 
-    While it serves, `server.json` in the data folder tells its addresses. Raises CannotServe (the data folder
-    or its Redis), BundleError, Unavailable (REDIS_URL does not answer), OSError (a port is taken)."""
+    While it serves, `server.json` in the data folder tells its addresses. Raises CannotServe (the data folder, its
+    Redis or that of REDIS_URL, a port that is taken), BundleError."""
     from service.store.redis_store import RedisSessionStore
     from service.telemetry import MeasuredRuntime, MeasuredStore
 
-    async with _process(settings, stop_with_stdin) as process:
+    async with _process("server", settings, stop_with_stdin) as process:
         stack, telemetry = process.stack, process.telemetry
         # The model loads while Redis starts, and is waited for whatever happens to Redis.
         loading = asyncio.create_task(asyncio.to_thread(load_runtime, settings))
@@ -68,7 +68,7 @@ async def work(settings: Settings, *, stop_with_stdin: bool = False) -> None:
     from service.telemetry import MeasuredRuntime, MeasuredStore
 
     _refuse_without_redis(settings, "worker")
-    async with _process(settings, stop_with_stdin) as process:
+    async with _process("worker", settings, stop_with_stdin) as process:
         stack, telemetry, name = process.stack, process.telemetry, secrets.token_hex(8)
         loading = asyncio.create_task(asyncio.to_thread(load_runtime, settings))
         stack.push_async_callback(_ended, loading)
@@ -110,7 +110,7 @@ async def gateway(settings: Settings, *, stop_with_stdin: bool = False) -> None:
     from service.store.redis_registry import RedisWorkerRegistry
 
     _refuse_without_redis(settings, "gateway")
-    async with _process(settings, stop_with_stdin) as process:
+    async with _process("gateway", settings, stop_with_stdin) as process:
         stack = process.stack
         registry = RedisWorkerRegistry(await stack.enter_async_context(open_redis(settings)))
         engine = ClusterEngine(registry, process.telemetry)
@@ -131,22 +131,30 @@ class _Process:
 
 
 @asynccontextmanager
-async def _process(settings: Settings, stop_with_stdin: bool) -> AsyncIterator[_Process]:
+async def _process(form: Form, settings: Settings, stop_with_stdin: bool) -> AsyncIterator[_Process]:
     """What every form has: logs, traces, metrics, and an end."""
     from service.telemetry import Telemetry, configure_logging
 
     configure_logging(settings.log_level, settings.log_format)
     for name, meant in misspelt().items():
         _log.warning("%s is no setting, and has no effect; %s is one", name, meant)
+    if of_others := settings.of_others(form):
+        _log.warning("%s: set, and without effect on a %s", ", ".join(of_others), form)
     told_to_stop = stop_signal(stop_with_stdin)
     async with AsyncExitStack() as stack:
         traces = open_traces(settings.otlp_endpoint)
         if traces is not None:
             stack.push_async_callback(asyncio.to_thread, traces.close)
-        yield _Process(stack, Telemetry(traces), told_to_stop)
+        try:
+            yield _Process(stack, Telemetry(traces), told_to_stop)
+        except Unavailable as error:
+            check = "redis.log in the data folder"
+            if settings.redis_url is not None:
+                check = "REDIS_URL, and that its Redis runs; the warning above says more"
+            raise CannotServe(f"{error.fault}: check {check}") from error
 
 
-def _refuse_without_redis(settings: Settings, form: str) -> None:
+def _refuse_without_redis(settings: Settings, form: Form) -> None:
     if settings.redis_url is None:
         raise CannotServe(f"a {form} shares a Redis with the others: set REDIS_URL. One process alone is `s2spp serve`")
 

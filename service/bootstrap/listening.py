@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from service.bootstrap.parts import CannotServe
 from service.core.ports import Engine
-from service.settings import Settings
+from service.settings import Settings, variable
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -61,18 +62,20 @@ async def listening(
     listen = f"[{settings.host}]" if ":" in settings.host else settings.host
     local = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(listen, listen)
     recorder = CallRecorder(telemetry)
-    http = await start_http(
-        RecordedApp(app, recorder), settings.host, settings.http_port, max_message_bytes=largest, stopping=stopping
-    )
-    try:
-        grpc = await start_grpc(
-            engine,
-            f"{listen}:{settings.grpc_port}",
-            max_message_bytes=2 * largest,  # opening sends a frame and a mask
-            window=settings.window,
-            interceptors=[RecordingInterceptor(recorder)],
-            callers_are_gateways=worker,
+    with _settled_by("http_port"):
+        http = await start_http(
+            RecordedApp(app, recorder), settings.host, settings.http_port, max_message_bytes=largest, stopping=stopping
         )
+    try:
+        with _settled_by("grpc_port"):
+            grpc = await start_grpc(
+                engine,
+                f"{listen}:{settings.grpc_port}",
+                max_message_bytes=2 * largest,  # opening sends a frame and a mask
+                window=settings.window,
+                interceptors=[RecordingInterceptor(recorder)],
+                callers_are_gateways=worker,
+            )
     except BaseException:
         await http.stop(0)
         raise
@@ -80,6 +83,16 @@ async def listening(
         yield Listening(f"http://{local}:{http.port}", f"{local}:{grpc.port}", grpc.hand_over)
     finally:
         await stopped(settings.drain_s, http.stop(settings.drain_s), grpc.stop(settings.drain_s))
+
+
+@contextmanager
+def _settled_by(port: str) -> Iterator[None]:
+    """Names the settings of an address that cannot be listened on."""
+    try:
+        yield
+    except OSError as error:
+        options = f"--host and --{port.replace('_', '-')}"
+        raise CannotServe(f"{error}; choose another with {options} ({variable('host')}, {variable(port)})") from error
 
 
 def _public_app(settings: Settings, engine: Engine, telemetry: Telemetry, stopping: Stopping) -> ASGIApp:

@@ -113,18 +113,21 @@ def open_traces(endpoint: str | None) -> Traces | None:
 
 @asynccontextmanager
 async def open_redis(settings: Settings) -> AsyncIterator[AnyRedis]:
-    """REDIS_URL, or else a Redis of our own in the data folder, which no other server may use then. It answers."""
+    """REDIS_URL, or else a Redis of our own in the data folder. It answers; and the folder is no other process's
+    meanwhile. Raises CannotServe, Unavailable."""
     from service.store.calls import ask, connect
-    from service.store.embedded import EmbeddedRedis
+    from service.store.embedded import EmbeddedRedis, lock_folder
     from service.store.redis_process import EmbeddedRedisError
 
     async with AsyncExitStack() as stack:
         url = settings.redis_url
-        if url is None:
-            try:
+        try:
+            if url is None:
                 url = (await stack.enter_async_context(EmbeddedRedis(settings.data_dir))).url
-            except EmbeddedRedisError as error:
-                raise CannotServe(str(error)) from error
+            else:
+                stack.enter_context(lock_folder(settings.data_dir))
+        except EmbeddedRedisError as error:
+            raise CannotServe(str(error)) from error
         redis = connect(url)
         stack.push_async_callback(redis.aclose)
         await ask(redis, redis.ping)

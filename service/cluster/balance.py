@@ -30,7 +30,7 @@ async def keep_balance(
     where the gateways find most room."""
     given: deque[bool] = deque(maxlen=_READINGS)
     readings: dict[str, deque[int]] = {}
-    resting = 0
+    resting = handed = 0
     while True:
         await asyncio.sleep(_EVERY_S)
         try:
@@ -42,7 +42,11 @@ async def keep_balance(
         readings = {each.worker: readings.get(each.worker, deque(maxlen=_READINGS)) for each in heard}
         for each in heard:
             readings[each.worker].append(each.busy)
-        *others, me = (replace(each, busy=round(fmean(readings[each.worker]))) for each in heard)
+        *others, me = (
+            replace(each, busy=round(fmean(readings[each.worker])))
+            for each in heard
+            if each is me or len(readings[each.worker]) >= _FEW  # gateways have to meet it first
+        )
         mine = list(readings[me.worker])
         if sum(given) >= _IN_VAIN and sum(mine[-_FEW:]) >= sum(mine[:_FEW]):
             _log.warning(
@@ -55,9 +59,11 @@ async def keep_balance(
         resting = max(0, resting - 1)
         gives = not resting and has_too_many(me, others, sum(given)) and hand_over()
         given.append(gives)
-        if gives:
-            elsewhere = ", ".join(f"{each.worker}: {each.busy}" for each in others)
-            _log.info("a stream is handed over: %d sessions are in use here, and elsewhere %s", me.busy, elsewhere)
+        handed += gives
+        if handed and not any(given):
+            now = ", ".join([f"{me.busy} here", *(f"{each.busy} at worker {each.worker}" for each in others)])
+            _log.info("streams handed over: %d; sessions in use now: %s", handed, now)
+            handed = 0
 
 
 def has_too_many(me: WorkerState, workers: Sequence[WorkerState], given: int = 0) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from service.core.cancelling import cancelled
 from service.core.errors import ModelMismatch, Overloaded, S2sppError, Unavailable
-from service.core.registry import Owner, WorkerRegistry, WorkerState
+from service.core.registry import LEASE_S, Owner, WorkerRegistry, WorkerState
 from service.core.types import SessionId
 
 _log = logging.getLogger(__name__)
@@ -24,12 +24,14 @@ _RECOVERY_COUNTS = 4
 # The last worker of a model may be starting anew: for so long it is waited for. With the lease of one that died it is
 # less than callers are kept waiting, so that they are told that the model is gone, where it is.
 _REMEMBERED_S = 5.0
+# Without an answer for so long the store was away.
+_AWAY_S = 1.0
 _NONE: Mapping[str, int] = {}
 
 
 class Directory:
-    """Asks the registry every quarter of a second. While the store is away the last view stays: who is dead then is
-    told by broken connections."""
+    """Asks the registry every quarter of a second. While the store is away, and until workers had time to tell it of
+    themselves again, the last view stays: who is dead then is told by broken connections."""
 
     def __init__(self, registry: WorkerRegistry, gone: Callable[[WorkerState], None]) -> None:
         """`gone`: told of each worker that is alive no more."""
@@ -39,7 +41,9 @@ class Directory:
         self._placed: Counter[str] = Counter()  # since the worker last told how many it has
         self._recovering: deque[tuple[float, str]] = deque()  # when, and where
         self._broken: dict[str, tuple[WorkerState, Unavailable]] = {}
-        self._began = time.monotonic()
+        self._began = self._answered_at = time.monotonic()
+        self._complete_at = 0.0  # before, who is alive may not have been heard of yet
+        self._without = False  # a worker that is there to stay
         self._met: set[str] = set()
         self._served: dict[str, float] = {}  # models, and when they were seen last
         self._watching: asyncio.Task[None] | None = None
@@ -59,6 +63,11 @@ class Directory:
     async def refresh(self) -> None:
         """Raises Unavailable."""
         now = {state.worker: state for state in await self._registry.workers()}
+        last, self._answered_at = self._answered_at, time.monotonic()
+        if self._answered_at - last > _AWAY_S:
+            self._complete_at = self._answered_at + LEASE_S
+        if self._answered_at < self._complete_at:
+            now = self._workers | now
         before, self._workers = self._workers, now
         # A worker that could not be reached may be back once it says something new.
         self._broken = {name: broken for name, broken in self._broken.items() if now.get(name) == broken[0]}
@@ -69,14 +78,29 @@ class Directory:
         self._served = {digest: at for digest, at in self._served.items() if time.monotonic() - at < _REMEMBERED_S}
         for name, state in before.items():
             if name not in now:
-                level = logging.INFO if state.draining else logging.WARNING
-                _log.log(level, "worker %s at %s is alive no more", name, state.address)
+                if state.draining:
+                    _log.info("worker %s at %s has ended; workers now: %d", name, state.address, len(self.reached))
+                else:
+                    _log.warning(
+                        "worker %s at %s is alive no more; workers now: %d", name, state.address, len(self.reached)
+                    )
                 self._gone(state)
+        without, self._without = self._without, all(state.draining for state in now.values())
+        if self._without and not without:
+            _log.warning(
+                "%s: callers are refused until one joins (`s2spp worker` with the REDIS_URL of this gateway)",
+                self._none(),
+            )
 
     @property
     def strangers(self) -> list[WorkerState]:
-        """Alive, and not yet `met`."""
-        return [state for state in self.alive if state.worker not in self._met]
+        """Alive, to stay, and not yet `met`."""
+        return [state for state in self.alive if state.worker not in self._met and not state.draining]
+
+    @property
+    def reached(self) -> list[WorkerState]:
+        """Alive, to stay, and `met`."""
+        return [state for state in self.alive if state.worker in self._met and not state.draining]
 
     def met(self, worker: WorkerState) -> None:
         """It was reached from here once. One that tells an address which is none is alive, and no place to go."""
@@ -85,6 +109,8 @@ class Directory:
     def failed(self, worker: WorkerState, problem: S2sppError) -> None:
         """It could not be reached, cannot work, or takes no more: it is passed over until it tells something new."""
         if isinstance(problem, Unavailable):
+            if worker.worker not in self._broken:
+                _log.info("worker %s at %s gets nothing for now: %s", worker.worker, worker.address, problem.fault)
             self._broken[worker.worker] = self._workers.get(worker.worker, worker), problem
         elif isinstance(problem, Overloaded):
             self._placed[worker.worker] += worker.capacity
@@ -111,12 +137,17 @@ class Directory:
                 return chosen
         if owner is None:
             return min(self._willing(), key=self._load)  # nobody's: any worker can say so
-        return self.place(owner.model_digest)
+        return self.place(owner.model_digest, left=left)
 
-    def place(self, model_digest: str | None = None, more: Mapping[str, int] = _NONE) -> WorkerState:
+    def place(
+        self, model_digest: str | None = None, more: Mapping[str, int] = _NONE, left: str | None = None
+    ) -> WorkerState:
         """The worker with the fewest sessions in use, and `more` that it counts for, among those with room and this
-        model. It is counted as one more. Raises Unavailable, ModelMismatch, Overloaded."""
-        chosen = min(self._fit(model_digest), key=lambda state: self._load(state, more))
+        model; `left` only if there is no other. It is counted as one more. Raises Unavailable, ModelMismatch,
+        Overloaded."""
+        fit = self._fit(model_digest)
+        others = [state for state in fit if state.worker != left]
+        chosen = min(others or fit, key=lambda state: self._load(state, more))
         self._placed[chosen.worker] += 1
         return chosen
 
@@ -131,14 +162,21 @@ class Directory:
         return {worker: _RECOVERY_COUNTS * count for worker, count in counts.items()}
 
     def _willing(self) -> list[WorkerState]:
-        willing = [state for state in self.alive if self._can_take(state)]
+        willing = [state for state in self.reached if state.worker not in self._broken]
         if not willing:
-            why = next((f": {problem.message}" for _, problem in self._broken.values()), "")
-            raise Unavailable(f"no worker can take a session now; try again in a moment{why}")
+            raise Unavailable(f"{self._none()}; try again in a moment")
         return willing
 
-    def _can_take(self, state: WorkerState) -> bool:
-        return state.worker in self._met and not state.draining and state.worker not in self._broken
+    def _none(self) -> str:
+        """Why no worker can take a session."""
+        if not self._workers:
+            return "no worker is alive"
+        if all(state.draining for state in self.alive):
+            return "every worker is draining"
+        return next(
+            (f"no worker can take a session now ({problem.fault})" for _, problem in self._broken.values()),
+            "no worker has been reached yet",
+        )
 
     def _fit(self, model_digest: str | None) -> list[WorkerState]:
         fit = self._willing()
@@ -173,10 +211,12 @@ class Directory:
             await asyncio.sleep(_EVERY_S)
             try:
                 await self.refresh()
+                if away:
+                    _log.info("the registry answers again")
                 away = False
-            except Unavailable as error:
+            except Unavailable:
                 if not away:
-                    _log.warning("the registry cannot be asked which workers there are: %s", error)
+                    _log.warning("the registry cannot be asked which workers there are; the last view stays")
                 away = True
             except Exception:
                 _log.exception("what the registry says of the workers cannot be used; the last view stays")

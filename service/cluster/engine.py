@@ -19,6 +19,7 @@ from service.client import wire
 from service.cluster import convert
 from service.cluster.directory import Directory
 from service.cluster.links import Links, Stub, told
+from service.cluster.moves import Moves
 from service.cluster.upstream import Asked, Upstream
 from service.core.cancelling import cancelled
 from service.core.errors import (
@@ -54,7 +55,7 @@ class ClusterEngine:
 
     def __init__(self, registry: WorkerRegistry, observer: ClusterObserver, retry_for_s: float = 10.0) -> None:
         """`retry_for_s`: how long another worker is looked for. A caller waits that long at most."""
-        self._observer = observer
+        self._moves = Moves(observer)
         self._links = Links()
         self._cutting: set[asyncio.Task[None]] = set()
         self._directory = Directory(registry, self._cut)
@@ -215,7 +216,7 @@ class ClusterEngine:
         return [info for digest, info in self._models.items() if digest in served]
 
     def _upstream(self, client: str) -> Upstream:
-        return Upstream(self._directory, self._links, self._observer, client, self._retry_for_s)
+        return Upstream(self._directory, self._links, self._moves, client, self._retry_for_s)
 
     def _stream(self, session: SessionId, stream: str) -> Upstream:
         upstream = self._streams.get((session, stream))
@@ -277,8 +278,8 @@ class ClusterEngine:
                 if pause_s == _MEET_EVERY_S:
                     said = problem.details() if isinstance(problem, grpc.aio.AioRpcError) else problem
                     _log.warning(
-                        "worker %s says that it is at %s, and does not answer there: %s. S2SPP_ADVERTISE tells a "
-                        "worker where gateways reach it",
+                        "worker %s says that gateways reach it at %s, and does not answer there: %s. Set its "
+                        "S2SPP_ADVERTISE to the host:port where this gateway reaches its gRPC",
                         worker.worker,
                         worker.address,
                         said,
@@ -287,3 +288,11 @@ class ClusterEngine:
             pause_s = _MEET_AGAIN_S
         self._models[worker.model_digest] = model
         self._directory.met(worker)
+        _log.info(
+            "worker %s joins at %s: model %s, %d slots; workers now: %d",
+            worker.worker,
+            worker.address,
+            model.name,
+            worker.capacity,
+            len(self._directory.reached),
+        )

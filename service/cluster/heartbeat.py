@@ -46,9 +46,12 @@ class Heartbeat:
         self._until = sent + LEASE_S
 
     async def stop(self) -> None:
+        """The last one says that the worker takes nothing more: its silence is no accident then."""
+        if self._beating is None:
+            return
         await cancelled(self._beating)
-        with suppress(Unavailable):  # then silence tells
-            await self._registry.leave(self._state().worker)
+        with suppress(Unavailable):
+            await self._registry.beat(replace(self._state(), draining=True, beat=self._beats + 1))
 
     async def _keep_beating(self) -> None:
         silent, pause_s = False, EVERY_S
@@ -57,12 +60,14 @@ class Heartbeat:
             pause_s = EVERY_S
             try:
                 await self.beat()
+                if silent:
+                    _log.info("the registry hears of this worker again")
                 silent = False
                 if not self.held:
                     pause_s = 0.0  # it took so long to arrive that the lease is over again
-            except Unavailable as error:
+            except Unavailable:
                 if not silent:
-                    _log.warning("the registry does not hear of this worker: %s", error)
+                    _log.warning("the registry does not hear of this worker, which answers nothing after %g s", LEASE_S)
                 silent = True
             except Exception:
                 _log.exception("a sign of life failed; the next one is tried")

@@ -60,7 +60,7 @@ async def told(worker: WorkerState, reply: Awaitable[_Reply]) -> _Reply:
         problem = error_from_call(error, f"worker {worker.worker}")
         if isinstance(problem, Unavailable) and rpc_status.from_call(error) is None:
             # gRPC's own words, with an address that callers have no use for.
-            _log.info("worker %s at %s cannot be reached: %s", worker.worker, worker.address, error.details())
+            _log.debug("worker %s at %s cannot be reached: %s", worker.worker, worker.address, error.details())
             raise Unavailable(f"worker {worker.worker} cannot be reached; try again in a moment") from error
         raise problem from error
     except asyncio.CancelledError:

@@ -23,6 +23,7 @@ from service.client.patience import Patience
 from service.cluster import convert
 from service.cluster.directory import Directory
 from service.cluster.links import Links, told
+from service.cluster.moves import Moves
 from service.core.cancelling import cancelled
 from service.core.errors import (
     FrameAcknowledged,
@@ -35,7 +36,7 @@ from service.core.errors import (
     Unavailable,
 )
 from service.core.ports import Resumed
-from service.core.registry import ClusterObserver, WorkerState
+from service.core.registry import WorkerState
 from service.core.types import Answer, Failure, SessionId, SessionInfo
 
 _log = logging.getLogger(__name__)
@@ -70,10 +71,8 @@ class Upstream:
     """One session's stream, for one event loop. Its calls raise what the workers say; once no worker could take the
     session for `retry_for_s`, an error that `ends_stream`."""
 
-    def __init__(
-        self, directory: Directory, links: Links, observer: ClusterObserver, client: str, retry_for_s: float
-    ) -> None:
-        self._directory, self._links, self._observer = directory, links, observer
+    def __init__(self, directory: Directory, links: Links, moves: Moves, client: str, retry_for_s: float) -> None:
+        self._directory, self._links, self._moves = directory, links, moves
         self._metadata = (("x-s2spp-client", client),)
         self._patience = Patience(retry_for_s, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, at_once=True)
         self._session: SessionId | None = None
@@ -87,6 +86,7 @@ class Upstream:
         self._begun: asyncio.Future[Resumed] = asyncio.get_running_loop().create_future()
         self._problem: S2sppError | None = None
         self._left: str | None = None  # the worker that has handed the session over
+        self._at = ""  # the worker that has, or had, the session
         self._task: asyncio.Task[None] | None = None
 
     async def open(self, request: pb.OpenSession) -> SessionInfo:
@@ -136,9 +136,10 @@ class Upstream:
                 except _Interrupted as interruption:
                     pause_s = self._patience.pause_s(interruption.problem)
                     if pause_s is None:
+                        if self._begun.done():
+                            self._moves.ended()
                         raise interruption.problem from interruption
-                    if self._patience.attempts == 1:
-                        _log.info("session %s goes on elsewhere: %s", self._session or "(new)", interruption.problem)
+                    _log.debug("session %s has lost its worker: %s", self._session or "(new)", interruption.problem)
                     await asyncio.sleep(pause_s)
                 first = self._resumption() if self._session is not None else first
         except S2sppError as problem:
@@ -174,7 +175,8 @@ class Upstream:
             call = self._links.stub(worker).Track(metadata=self._metadata)
             await told(worker, call.write(first))
             session = (await self._event(worker, call)).session
-            await self._joined(session, [await self._event(worker, call) for _ in range(session.answers_following)])
+            answers = [await self._event(worker, call) for _ in range(session.answers_following)]
+            await self._joined(worker, session, answers)
             in_flight: deque[Asked | Sent] = deque()
             sender = asyncio.create_task(self._send(worker, call, session.next_frame, in_flight))
             while True:
@@ -228,10 +230,11 @@ class Upstream:
         """The worker has room for other clients' new sessions."""
         return self._session is None and problem.metadata.get("limit") == "client"
 
-    async def _joined(self, session: pb.Session, answers: list[pb.TrackResponse]) -> None:
+    async def _joined(self, worker: WorkerState, session: pb.Session, answers: list[pb.TrackResponse]) -> None:
         """The worker has the session. `answers`: those after what the caller has acknowledged."""
         self._patience.join()
         self._left = None
+        before, self._at = self._at, worker.worker
         self._session, self._epoch = SessionId(session.session_id), max(self._epoch, session.epoch)
         self._kept.committed(session.committed_frame)
         if not self._begun.done():
@@ -239,13 +242,8 @@ class Upstream:
             self._begun.set_result(Resumed(wire.session_info(session), outcomes))
             return
         again = self._kept.since(session.next_frame)
-        self._observer.stream_moved(len(again))
-        _log.info(
-            "session %s goes on with frame %d; %d frames and changes are sent again",
-            self._session,
-            session.next_frame,
-            len(again),
-        )
+        self._moves.moved(before, self._at, len(again))
+        _log.debug("session %s goes on at worker %s with frame %d", self._session, self._at, session.next_frame)
         for event in answers:
             index = event.mask.frame_index if event.HasField("mask") else event.error.frame_index
             for asked in [each for each in self._asked if not each.is_change and each.frame_index == index]:

@@ -41,6 +41,11 @@ class S2sppError(Exception):
         self.message = message
         self.metadata: dict[str, str] = {key: str(value) for key, value in metadata.items()}
 
+    @property
+    def fault(self) -> str:
+        """The message without what follows a semicolon, advice for callers: for a server's own log."""
+        return self.message.partition(";")[0]
+
 
 class InvalidInput(S2sppError):
     reason = "INVALID_INPUT"

@@ -16,7 +16,7 @@ LEASE_S = 3.0
 class WorkerState:
     """What a worker tells of itself. `worker`: a name that no other process ever has. `address`: "host:port" of its
     gRPC. `sessions`: in its memory. `busy`: those that cannot make room. `capacity`: the most it takes. `model_digest`:
-    what it serves. `draining`: it ends, and takes nothing new. `beat`: so manieth sign of life."""
+    what it serves. `draining`: it ends, or has ended, and takes nothing new. `beat`: so manieth sign of life."""
 
     worker: str
     address: str
@@ -46,10 +46,6 @@ class WorkerRegistry(Protocol):
 
     async def beat(self, state: WorkerState) -> None:
         """The worker is alive, and so. It counts as alive for LEASE_S from when the store hears of it."""
-        ...
-
-    async def leave(self, worker: str) -> None:
-        """The worker has ended."""
         ...
 
     async def workers(self) -> Sequence[WorkerState]:

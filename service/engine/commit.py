@@ -123,7 +123,7 @@ class Committer:
             self._oldest = self._oldest if oldest is None else oldest
             named = {"session": snapshot.session}  # whoever started the save may be about another one
             level = logging.DEBUG if self._failing else logging.WARNING
-            _log.log(level, "session %s could not be committed: %s", snapshot.session, error, extra=named)
+            _log.log(level, "session %s could not be committed: %s", snapshot.session, error.fault, extra=named)
         self._failing = error is not None
         return error
 

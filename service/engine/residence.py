@@ -169,7 +169,7 @@ class Residence:
                 await commits.through(session.revision)
             except S2sppError as error:
                 frame = session.committed_frame
-                _log.error("session %s is stored as of frame %d only: %s", session.id, frame, error)
+                _log.error("session %s is stored as of frame %d only: %s", session.id, frame, error.fault)
         await commits.quiet()
         self._table.drop(session.id)
 

@@ -61,7 +61,7 @@ class EmbeddedRedis:
     async def start(self) -> None:
         """Returns once Redis answers. Raises DataFolderInUse, or EmbeddedRedisError with the remedies."""
         binary = find_redis_server()
-        self._lock = _lock_folder(self._folder)
+        self._lock = lock_folder(self._folder)
         try:
             self._process = await RedisProcess.start(binary, self._folder, self._start_timeout_s)
         except BaseException:
@@ -139,8 +139,9 @@ def _log_bytes(folder: Path) -> int:
     return total
 
 
-def _lock_folder(folder: Path) -> IO[str]:
-    """The server's own lock: opened close-on-exec (as Python does), so no child of it keeps the lock."""
+def lock_folder(folder: Path) -> IO[str]:
+    """The server's own lock, until closed: opened close-on-exec (as Python does), so no child of it keeps the lock.
+    Raises DataFolderInUse, or EmbeddedRedisError where nothing can be written."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (folder / "lock").open("a+")
@@ -152,7 +153,7 @@ def _lock_folder(folder: Path) -> IO[str]:
         lock.close()
         raise DataFolderInUse(
             f"the data folder {folder} is in use by the server with pid {holder}: "
-            "stop that one first, or give this one another data folder"
+            "stop that one first, or give this one another data folder (--data-dir, or S2SPP_DATA_DIR)"
         )
     lock.truncate(0)
     lock.write(str(os.getpid()))

@@ -53,9 +53,6 @@ class RedisWorkerRegistry:
     async def beat(self, state: WorkerState) -> None:
         await ask(self._redis, lambda: self._beat(keys=[_WORKERS], args=[state.worker, json.dumps(asdict(state))]))
 
-    async def leave(self, worker: str) -> None:
-        await ask(self._redis, lambda: self._redis.hdel(_WORKERS, worker))
-
     async def workers(self) -> Sequence[WorkerState]:
         said = await ask(self._redis, lambda: self._alive(keys=[_WORKERS], args=[LEASE_S, _FORGET_S]))
         return [_state(json.loads(each)) for each in said]

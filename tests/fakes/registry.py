@@ -28,10 +28,6 @@ class FakeRegistry:
         self.beats += 1
         self.states[state.worker] = state
 
-    async def leave(self, worker: str) -> None:
-        self._reach()
-        self.states.pop(worker, None)
-
     async def workers(self) -> Sequence[WorkerState]:
         self._reach()
         return list(self.states.values())

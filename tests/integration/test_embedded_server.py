@@ -136,10 +136,14 @@ def test_sigterm_commits_what_was_not_and_ends_orderly(server: ServerProcess) ->
     assert post(server, session, 4, frames[4]).content == expected[3]
 
 
-def test_a_second_server_on_the_same_folder_says_so_and_harms_nothing(server: ServerProcess, tiny: Path) -> None:
+@pytest.mark.parametrize("redis_url", ["", "redis://127.0.0.1:1"], ids=["embedded", "shared"])
+def test_a_second_server_on_the_same_folder_says_so_and_harms_nothing(
+    server: ServerProcess, tiny: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str
+) -> None:
     frames, mask = make_clip(3)
     session = open_session(server, frames[0], mask)
     addresses = (server.data_dir / "server.json").read_text()
+    monkeypatch.setenv("REDIS_URL", redis_url)
     said = refused(server.data_dir, str(tiny))
     assert str(server.data_dir) in said and str(server.pid) in said and "in use" in said
     assert (server.data_dir / "server.json").read_text() == addresses
@@ -229,7 +233,9 @@ def test_a_port_that_is_taken_is_told_and_leaves_nothing_behind(tmp_path: Path, 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ports = {"http": "0", "grpc": "0", transport: str(taken.getsockname()[1])}
         options = ("--http-port", ports["http"], "--grpc-port", ports["grpc"])
-        assert ports[transport] in refused(tmp_path, str(tiny), *options)
+        said = refused(tmp_path, str(tiny), *options)
+    assert ports[transport] in said and "in use" in said and f"--{transport}-port" in said
+    assert "E0000" not in said, "what gRPC writes itself"
     assert not (tmp_path / "server.json").exists()
     socket_file = str(tmp_path / "redis.sock")
     assert not [each for each in psutil.process_iter(["cmdline"]) if socket_file in str(each.info["cmdline"])]
@@ -240,9 +246,10 @@ def test_a_port_that_is_taken_is_told_and_leaves_nothing_behind(tmp_path: Path, 
     [
         ("", {"S2SPP_MAX_BATCH": "many"}, "S2SPP_MAX_BATCH=many"),
         ("", {"REDIS_URL": "redis://127.0.0.1:1"}, "127.0.0.1:1"),
+        ("", {"REDIS_URL": "redis://127.0.0.1:1"}, "REDIS_URL"),
         ("no-such-bundle", {}, "no-such-bundle"),
     ],
-    ids=["setting", "redis", "bundle"],
+    ids=["setting", "redis", "redis-setting", "bundle"],
 )
 def test_what_cannot_start_says_why(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, bundle: str, environment: dict[str, str], says: str

@@ -18,6 +18,7 @@ from service.core.errors import Unavailable
 from service.core.ports import Engine
 from service.transport.grpc.malformed import RefuseMalformed
 from service.transport.grpc.servicer import SegmentationServicer
+from service.transport.listener import listen
 
 log = logging.getLogger(__name__)
 
@@ -98,10 +99,12 @@ async def start_grpc(
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
+    host, _, wanted = address.rpartition(":")
+    listen(host.strip("[]"), int(wanted), "gRPC").close()  # gRPC itself gives no reason, and writes on stderr
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise OSError(f"cannot listen on {address} for gRPC: is the port taken? Choose another") from error
+        raise OSError(f"cannot listen on {address} for gRPC: is the port taken?") from error
     await _report_health(engine, health_servicer)
     await server.start()
     readiness = asyncio.create_task(_follow_health(engine, health_servicer, readiness_interval_s))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
 
 from service.core import errors
@@ -105,10 +105,10 @@ def document_problems(*kinds: type[errors.S2sppError]) -> dict[int | str, dict[s
     return found
 
 
-def http_problem(request: Request, error: HTTPException, **more: str) -> Response:
+def http_problem(request: HTTPConnection, error: HTTPException, **more: str) -> Response:
     """What Starlette itself refuses: no such path, or not by that method. `more`: headers."""
     status = HTTPStatus(error.status_code)
-    detail = f"{request.method} {request.url.path}: {error.detail}"
+    detail = f"{request.scope.get('method', 'WebSocket')} {request.url.path}: {error.detail}"
     return _render(_document(status.name, status, status.phrase, detail), {**(error.headers or {}), **more})
 
 

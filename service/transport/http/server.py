@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import Generator
@@ -13,8 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from service.transport.http.stopping import Stopping
-
-_BACKLOG = 512
+from service.transport.listener import BACKLOG, listen
 
 
 class _Uvicorn(uvicorn.Server):
@@ -50,6 +50,11 @@ class HttpServer:
         await self._serving
 
 
+def _is_no_mistake(record: logging.LogRecord) -> bool:
+    """uvicorn takes a WebSocket that is refused with an answer for one without (its pull request 3138)."""
+    return record.getMessage() != "ASGI callable returned without completing handshake."
+
+
 async def start_http(
     app: ASGIApp,
     host: str = "127.0.0.1",
@@ -64,12 +69,7 @@ async def start_http(
     Raises:
         OSError: the address cannot be listened on.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        why = (error.strerror or str(error)).partition(" (while")[0]  # socket repeats the address there
-        raise OSError(f"cannot listen on {host}:{port} for HTTP: {why}") from error
+    listener = listen(host, port, "HTTP")
     # Its connections inherit this. asyncio's own loop does not see that they are TCP, and a head would wait 40 ms for
     # the caller's acknowledgement before its body goes.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -79,10 +79,11 @@ async def start_http(
         access_log=False,
         lifespan="off",
         server_header=False,
-        backlog=_BACKLOG,
+        backlog=BACKLOG,
         ws_max_size=max_message_bytes,
         ws_per_message_deflate=False,  # images are compressed already
     )
+    logging.getLogger("uvicorn.error").addFilter(_is_no_mistake)
     server = _Uvicorn(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="uvicorn")
     listening = asyncio.create_task(server.listening.wait())

@@ -20,7 +20,7 @@ from service.transport.http.problems import Problem, document_problems
 from service.transport.http.stopping import Stopping
 from service.transport.rest.bodies import OptionsIn
 from service.transport.rest.commands import no_such
-from service.transport.rest.handlers import install
+from service.transport.rest.handlers import install, no_such_path
 from service.transport.rest.objects import object_routes
 from service.transport.rest.operations import operation_routes
 from service.transport.rest.schemas import (
@@ -73,6 +73,7 @@ def create_app(
     WebSockets with a word."""
     app = FastAPI(title="s2spp", version=version, description=_DESCRIPTION, generate_unique_id_function=_route_name)
     install(app)
+    app.router.default = no_such_path
     for routes in (
         session_routes(engine, max_image_bytes),
         object_routes(engine, max_image_bytes),

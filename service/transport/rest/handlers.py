@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError, ValidationException, WebS
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.routing import compile_path
+from starlette.types import Receive, Scope, Send
 
 from service.core import errors
 from service.transport.http.problems import http_problem, problem_response, unexpected
@@ -29,7 +30,7 @@ def install(app: FastAPI) -> None:
         return problem_response(errors.InvalidOption("; ".join(faults)))
 
     @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> Response:
+    async def http(request: HTTPConnection, error: HTTPException) -> Response:
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods(request)):
             return http_problem(request, error, Allow=", ".join(methods))
         return http_problem(request, error)
@@ -43,7 +44,12 @@ def install(app: FastAPI) -> None:
         return problem_response(unexpected())
 
 
-def _methods(request: Request) -> list[str]:
+async def no_such_path(scope: Scope, receive: Receive, send: Send) -> None:
+    """Starlette's own one closes a WebSocket without a word."""
+    raise HTTPException(HTTPStatus.NOT_FOUND)
+
+
+def _methods(request: HTTPConnection) -> list[str]:
     """What may be asked of this path, as documented. (The exception names the methods of one route of several.)"""
     paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
     found = [methods for path, methods in paths.items() if compile_path(path)[0].match(request.url.path)]

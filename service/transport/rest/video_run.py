@@ -69,7 +69,7 @@ async def session_for(
         try:
             await engine.delete(opened.info.session)
         except S2sppError as error:
-            _log.warning("the session of a video is left to expire: %s", error.message)
+            _log.warning("the session of a video is left to expire: %s", error.fault)
 
 
 async def answers(

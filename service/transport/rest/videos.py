@@ -259,7 +259,7 @@ class _Conversation(Response):
                     await out.put(last, more=False, within_s=_LAST_WORD_S)
                 raise
             except errors.S2sppError as error:
-                _log.info("a video ends early: %s", error.message)
+                _log.info("a video ends early: %s", error.fault)
                 return writer.fault(error)
             except Exception:
                 _log.exception("segmenting a video failed")

@@ -59,6 +59,18 @@ def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, name: s
         Settings.load()
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["http://w:50051", "w", "w:", ":50051", "w:0", "w:99999", "w:50051/x", "fd00::3:50051", "a b:1", "dns:///w:50051"],
+)
+def test_an_address_for_gateways_is_host_and_port(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    for good in ("w:50051", "10.0.0.3:1", "[fd00::3]:65535", "worker_3.example:50051"):
+        assert Settings.load(advertise=good).advertise == good
+    monkeypatch.setenv("S2SPP_ADVERTISE", address)
+    with pytest.raises(SettingsError, match=f"^S2SPP_ADVERTISE={address}: should be host:port"):
+        Settings.load()
+
+
 def test_every_bad_value_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("S2SPP_THREADS", "x")
     with pytest.raises(SettingsError) as told:
@@ -94,6 +106,15 @@ def test_a_variable_that_is_nearly_a_setting_is_told(monkeypatch: pytest.MonkeyP
     for name in ("S2SPP_MAX_SESSION", "S2SPP_COMMITEVERY", "S2SPP_MAX_SESSIONS", "S2SPP_DATA", "S2SPP_SERVICE_HOST"):
         monkeypatch.setenv(name, "4")
     assert misspelt() == {"S2SPP_MAX_SESSION": "S2SPP_MAX_SESSIONS", "S2SPP_COMMITEVERY": "S2SPP_COMMIT_EVERY"}
+
+
+def test_what_is_set_for_another_form_of_the_server_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S2SPP_MAX_SESSIONS", "4")
+    monkeypatch.setenv("S2SPP_MAX_VIDEOS", "")
+    settings = Settings.load(bundle="mine", window=3, cors_origins="*")
+    assert settings.of_others("gateway") == ["S2SPP_BUNDLE", "S2SPP_MAX_SESSIONS"]
+    assert settings.of_others("worker") == ["S2SPP_CORS_ORIGINS"]
+    assert settings.of_others("server") == []
 
 
 def test_every_setting_says_what_it_is() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from dataclasses import replace
 from unittest.mock import Mock
@@ -131,6 +132,33 @@ async def test_streams_that_come_back_are_left_in_peace(monkeypatch: pytest.Monk
     await until(lambda: readings > 200)
     assert hand_over.call_count > 6, "it is tried again"
     balancing.cancel()
+
+
+async def test_one_that_has_just_come_is_met_by_gateways_first_and_all_that_moved_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(balance, "_EVERY_S", 0.001)
+    registry, loads, readings, began = FakeRegistry(), [6, 0], 0, 0
+
+    def me() -> WorkerState:
+        nonlocal readings
+        readings += 1
+        registry.states |= {"b": worker("b", busy=loads[1])} if readings > 20 else {}
+        return worker("a", busy=loads[0])
+
+    def hand_over() -> bool:
+        nonlocal began
+        began = began or readings
+        loads[0] -= 1
+        loads[1] += 1
+        return True
+
+    with caplog.at_level(logging.INFO, "service.cluster"):
+        balancing = asyncio.create_task(keep_balance(registry, me, hand_over))
+        await until(lambda: bool(caplog.records))
+        balancing.cancel()
+    assert began - 20 >= 4
+    assert "streams handed over: 3; sessions in use now: 3 here, 3 at worker b" in caplog.text
 
 
 async def test_while_the_registry_is_away_all_stay(monkeypatch: pytest.MonkeyPatch) -> None:

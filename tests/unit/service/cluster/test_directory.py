@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from service.cluster.directory import Directory
 from service.core.errors import ModelMismatch, Overloaded, Unavailable
-from service.core.registry import Owner, WorkerState
+from service.core.registry import LEASE_S, Owner, WorkerState
 from service.core.types import new_session_id
+from tests.fakes.clock import FakeClock
 from tests.fakes.registry import FakeRegistry, worker
+from tests.fakes.waiting import until
 
 
 async def directory(registry: FakeRegistry, gone: list[str] | None = None) -> Directory:
@@ -49,6 +53,13 @@ async def test_a_known_session_goes_to_the_worker_that_has_it_as_long_as_it_can(
     await view.refresh()
     assert (await view.home(session)).worker == "a"
     assert (await view.home(session, left="a")).worker == "b", "handed over"
+    registry.states["b"] = worker("b", 8, busy=7)
+    await view.refresh()
+    assert (await view.home(session, left="a")).worker == "b", "also where a has fewer"
+    registry.states["b"] = worker("b", 8, busy=8)
+    await view.refresh()
+    assert (await view.home(session, left="a")).worker == "a", "no other takes it"
+    registry.states["b"] = worker("b", 1)
     registry.drain("a")
     await view.refresh()
     assert (await view.home(session)).worker == "b"
@@ -64,10 +75,11 @@ async def test_sessions_that_lost_their_worker_are_shared_out_for_the_work_they_
     homes = [(await view.home(session)).worker for session in sessions]
     assert homes.count("a") == 5
     # Those that were handed over or drained have nothing to be computed again.
-    registry.states["c"] = worker("c", 5)
+    registry.states["c"] = worker("c", 9, busy=9, capacity=64)
     await view.refresh()
-    registry.owners[sessions[0]] = Owner("b", 2, "m1")
-    assert (await view.home(sessions[0], left="b")).worker == "b"
+    view.met(registry.states["c"])
+    registry.owners[sessions[0]] = Owner("a", 2, "m1")
+    assert (await view.home(sessions[0], left="a")).worker == "b"
 
 
 async def test_a_session_stays_with_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,8 +165,17 @@ async def test_a_full_worker_is_not_chosen_and_a_full_cluster_says_when_to_come_
 
 async def test_without_workers_there_is_a_word_why() -> None:
     view = await directory(FakeRegistry())
-    with pytest.raises(Unavailable, match="no worker"):
+    with pytest.raises(Unavailable, match="no worker is alive"):
         view.place()
+    registry = FakeRegistry(worker("a"))
+    registry.drain("a")
+    view = await directory(registry)
+    with pytest.raises(Unavailable, match="every worker is draining"):
+        view.refuse_if_none()
+    view = Directory(FakeRegistry(worker("a")), lambda state: None)
+    await view.refresh()
+    with pytest.raises(Unavailable, match="reached"):
+        view.refuse_if_none()
     view = await directory(FakeRegistry(worker("a")))
     view.failed(worker("a"), Unavailable("its store is away"))
     with pytest.raises(Unavailable, match="its store is away"):
@@ -173,3 +194,61 @@ async def test_who_is_gone_is_told_and_while_the_registry_is_away_nobody_is() ->
     del registry.states["a"]
     await view.refresh()
     assert gone == ["a"] and view.place().worker == "b"
+
+
+async def test_after_the_store_was_away_workers_have_time_to_tell_it_of_themselves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Gateways look more often than workers tell: at first nobody seems to be alive."""
+    clock, gone = FakeClock(), list[str]()
+    monkeypatch.setattr("service.cluster.directory.time", SimpleNamespace(monotonic=clock))
+    registry = FakeRegistry(worker("a"), worker("b"))
+    view = await directory(registry, gone)
+    clock.advance(LEASE_S + 2)
+    registry.states.clear()
+    await view.refresh()
+    assert sorted(state.worker for state in view.alive) == ["a", "b"] and gone == []
+    registry.states["a"] = worker("a", 1)
+    await view.refresh()
+    assert view.strangers == [] and worker("a", 1) in view.alive
+    for _ in range(5):
+        clock.advance(LEASE_S / 5)
+        await view.refresh()
+    assert [state.worker for state in view.alive] == ["a"] and gone == ["b"]
+
+
+async def test_that_the_registry_is_away_is_told_once_and_that_it_is_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("service.cluster.directory._EVERY_S", 0.001)
+    registry = FakeRegistry(worker("a"))
+    view = Directory(registry, lambda state: None)
+    await view.start()
+    with caplog.at_level(logging.INFO, "service.cluster"):
+        registry.away = True
+        await until(lambda: bool(caplog.records))
+        registry.away = False
+        await until(lambda: len(caplog.records) > 1)
+    await view.stop()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "try again" not in caplog.text, "nobody's caller reads this"
+
+
+async def test_the_log_tells_one_that_ended_from_one_that_died_and_once_that_there_is_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    registry = FakeRegistry(worker("a"), worker("b"))
+    view = await directory(registry)
+    with caplog.at_level(logging.INFO, "service.cluster"):
+        del registry.states["a"]
+        await view.refresh()
+        registry.drain("b")
+        await view.refresh()
+        del registry.states["b"]
+        await view.refresh()
+        await view.refresh()
+    said = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert [level for level, _ in said] == ["WARNING", "WARNING", "INFO"]
+    assert "worker a at a:50051 is alive no more; workers now: 1" in said[0][1]
+    assert "every worker is draining" in said[1][1]
+    assert "worker b at b:50051 has ended; workers now: 0" in said[2][1]

@@ -35,7 +35,16 @@ async def test_the_lease_counts_from_before_the_last_word_that_arrived() -> None
     registry.away = False
     await heartbeat.beat()
     assert heartbeat.held
+    said = registry.states["a"].beat
     await heartbeat.stop()
+    assert registry.states["a"].draining and registry.states["a"].beat > said, (
+        "whoever looks later learns why it is silent"
+    )
+
+
+async def test_a_worker_that_never_lived_does_not_say_that_it_ends() -> None:
+    registry = FakeRegistry()
+    await Heartbeat(registry, lambda: worker("a"), FakeClock()).stop()
     assert registry.states == {}
 
 

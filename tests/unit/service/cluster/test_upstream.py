@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -48,8 +49,8 @@ class Workers:
         for name in list(self._servers):
             await self.kill(name)
 
-    async def open(self) -> SessionId:
-        opened = await self.cluster.open(raw_frame(0), raw_mask(first_labels()), RAW, stream="s")
+    async def open(self, stream: str = "s") -> SessionId:
+        opened = await self.cluster.open(raw_frame(0), raw_mask(first_labels()), RAW, stream=stream)
         return opened.info.session
 
     async def met(self) -> None:
@@ -73,6 +74,11 @@ async def running(retry_for_s: float) -> AsyncIterator[Workers]:
         yield workers
 
 
+@pytest.fixture
+def info(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "service.cluster")
+
+
 async def test_a_stream_that_no_worker_took_in_time_has_ended_and_its_session_goes_on() -> None:
     """Its caller has to resume: a late frame of a stream that was given up must not take the session from a newer."""
     async with running(retry_for_s=0.4) as workers:
@@ -94,6 +100,34 @@ async def test_a_stream_that_no_worker_took_in_time_has_ended_and_its_session_go
         with pytest.raises(Unavailable):
             await workers.send(session, 3)
         assert await workers.send(session, 3, stream="newer") == 3
+
+
+@pytest.mark.usefixtures("info")
+async def test_the_log_says_in_one_line_where_streams_went_and_that_others_ended(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.cluster.moves._TOGETHER_S", 0.1)
+    async with running(retry_for_s=0.4) as workers:
+        await workers.start("a")
+        await workers.met()
+        streams = {name: await workers.open(name) for name in ("s", "t", "u")}
+        await workers.start("b")
+        await until(lambda: "worker b joins at" in caplog.text)
+        caplog.clear()
+        await workers.kill("a")
+        for name, session in streams.items():
+            await workers.send(session, 1, stream=name)
+        await until(lambda: "streams moved" in caplog.text)
+        assert "streams moved: 3 from worker a to b; frames and changes sent again: 0" in caplog.text
+        await workers.kill("b")
+        for name, session in streams.items():
+            with pytest.raises(Unavailable):
+                await workers.send(session, 2, stream=name)
+        await until(lambda: "streams ended" in caplog.text)
+        assert "streams ended: 3" in caplog.text
+        named = [record.getMessage() for record in caplog.records if record.name.startswith("service.cluster")]
+        assert not [said for said in named if any(session in said for session in streams.values())]
+        assert "try again" not in "".join(named)
 
 
 async def test_changes_that_nobody_numbered_are_made_again_where_they_were_made() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -14,6 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from service.core.errors import InvalidOption, OwnershipLost, SessionExpired, Unavailable
+from service.core.ports import Resumed
 from service.core.types import (
     Answer,
     DrawObjects,
@@ -278,10 +280,17 @@ async def test_raw_frames(port: int, engine: ScriptedEngine) -> None:
         ("short", "", None, 404),
         (SESSION, "?durability=never", None, 400),
         (SESSION, "?recieved_through=3", None, 400),
+        ("no/such", "", None, 404),
     ],
 )
 async def test_a_stream_that_cannot_be_is_refused_with_its_problem(
-    port: int, engine: ScriptedEngine, session: str, query: str, error: Exception | None, status: int
+    port: int,
+    engine: ScriptedEngine,
+    caplog: pytest.LogCaptureFixture,
+    session: str,
+    query: str,
+    error: Exception | None,
+    status: int,
 ) -> None:
     engine.failure = error
     with pytest.raises(InvalidStatus) as refused:
@@ -291,6 +300,30 @@ async def test_a_stream_that_cannot_be_is_refused_with_its_problem(
     assert response.status_code == status
     assert response.headers["content-type"] == "application/problem+json"
     assert json.loads(response.body)["status"] == status
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_a_caller_that_leaves_before_its_stream_begins_is_no_error(
+    port: int, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    resume, asked, gone = engine.resume, asyncio.Event(), asyncio.Event()
+
+    async def late(*args: Any) -> Resumed:
+        asked.set()
+        await gone.wait()
+        return await resume(*args)
+
+    monkeypatch.setattr(engine, "resume", late)
+    leaving = asyncio.create_task(connect(url(port)).__aenter__())
+    await asked.wait()
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    await asyncio.sleep(0.1)
+    gone.set()
+    while not engine.left:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def test_a_message_that_is_too_large_closes_the_socket_and_spares_the_session(
