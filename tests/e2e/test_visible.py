@@ -36,7 +36,7 @@ def test_a_skater_who_leaves_the_picture(engine: InProcess, tune_split: dict[str
     found = _counted(engine, tune_split["rollerblade"].cropped(9 / 16))
     assert (found.absent, found.there) == (23, 11)
     assert found.there_found == found.there
-    # int8: 22, float: 20
+    # 20 with the float bundle, more with the int8 one
     assert found.absent_found >= 0.85 * found.absent, f"pixels alone would have said {found.absent_empty}"
 
 
