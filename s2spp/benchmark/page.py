@@ -9,7 +9,7 @@ from pathlib import Path
 from s2spp.benchmark.machine import disturbed
 from s2spp.benchmark.plot import plot
 from s2spp.benchmark.result import SETTLED, Result
-from s2spp.benchmark.rows import PATH_COLUMNS, STORE_COLUMNS, path_rows, store_rows
+from s2spp.benchmark.rows import PATH_COLUMNS, START_COLUMNS, STORE_COLUMNS, path_rows, start_rows, store_rows
 
 _COLUMNS = """\
 - **path**: `raw`, the model alone, its frames decoded and resized beforehand, those of all sessions in one batch;
@@ -53,6 +53,7 @@ def page(result: Result, path: Path, svg: str) -> str:
         _table(PATH_COLUMNS, path_rows(result)),
         _COLUMNS,
         *_store(result),
+        *_start(result),
         *_memory(result),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -93,6 +94,17 @@ def _store(result: Result) -> Iterable[str]:
         f"{store.filesystem}) before it is acknowledged. No frame is under way meanwhile.",
         _table(STORE_COLUMNS, store_rows(store)),
         _STORE.format(every=store.commit_every),
+    ]
+
+
+def _start(result: Result) -> Iterable[str]:
+    if not result.start:
+        return []
+    return [
+        "## Starts",
+        "Processes of their own, their files in the system's cache. `s2spp serve` starts its Redis, loads the model "
+        "and warms it up (wanted: at most 2 s).",
+        _table(START_COLUMNS, start_rows(result.start)),
     ]
 
 

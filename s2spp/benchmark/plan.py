@@ -22,6 +22,7 @@ class Plan:
     threads: int = 0
     precisions: bool = True
     store: bool = True
+    start: bool = True
 
     def command(self) -> str:
         """The command that measures this, options that are as by default left out."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
-_Row = TypeVar("_Row", bound="Run | StoreRow")
+_Row = TypeVar("_Row", bound="Run | StoreRow | StartRow")
 Cell = tuple[str, int, int]
 """Path, sessions, objects in each."""
 SETTLED = 500
@@ -62,6 +62,16 @@ class StoreSection:
 
 
 @dataclass(frozen=True)
+class StartRow:
+    """Seconds from starting a process until it answers, or ends, `count` times."""
+
+    what: str
+    count: int
+    s_p50: float
+    s_p95: float
+
+
+@dataclass(frozen=True)
 class Memory:
     """Resident memory of a server (MB, 10^6 bytes) after so many frames of its one session."""
 
@@ -87,6 +97,7 @@ class Result:
     store: StoreSection | None = None
     model_digest: str = ""
     command: str = ""
+    start: Sequence[StartRow] = ()
 
     @property
     def bundle(self) -> str:
@@ -136,6 +147,7 @@ def read_result(path: Path) -> Result:
             store and StoreSection(**store | {"rows": [_row(StoreRow, row) for row in store["rows"]]}),
             found.get("model_digest", ""),
             found.get("command", ""),
+            [_row(StartRow, row) for row in found.get("start", [])],
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(

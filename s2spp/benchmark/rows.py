@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from s2spp.benchmark.result import Result, StoreSection
+from collections.abc import Sequence
+
+from s2spp.benchmark.result import Result, StartRow, StoreSection
 
 PATH_COLUMNS = ("path", "sessions", "objects", "frames/s", "of raw", "ms p50", "ms p95", "overhead ms p50")
 STORE_COLUMNS = ("what", "objects", "ms p50", "ms p95", "kB p50", "kB p95", "times")
+
+START_COLUMNS = ("what", "s p50", "s p95", "times")
 
 
 def path_rows(result: Result) -> list[list[str]]:
@@ -42,3 +46,7 @@ def store_rows(store: StoreSection) -> list[list[str]]:
         ]
         for row in store.rows
     ]
+
+
+def start_rows(start: Sequence[StartRow]) -> list[list[str]]:
+    return [[row.what, f"{row.s_p50:.2f}", f"{row.s_p95:.2f}", str(row.count)] for row in start]

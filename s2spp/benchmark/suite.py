@@ -1,4 +1,4 @@
-"""The whole benchmark: material, a server, every path in turns, the store, the memory of a long session."""
+"""The whole benchmark: material, a server, every path in turns, the store, starts, the memory of a long session."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from s2spp.benchmark.memory import measure_memory
 from s2spp.benchmark.plan import Plan
 from s2spp.benchmark.precision import compare_precisions, int8_conv_gops
 from s2spp.benchmark.result import Memory, Result, Run
+from s2spp.benchmark.startup import measure_startup
 from s2spp.benchmark.store import measure_store
 from s2spp.benchmark.turns import in_turns
 from s2spp.embedded import EmbeddedServer
@@ -57,11 +58,12 @@ async def _run(plan: Plan, material: Material, progress: Progress) -> Result:
     if plan.store:
         few = plan.objects[:2]  # which tell what one more adds
         store = await measure_store(settings, runtime, few, material, plan.seconds, progress)
+    start = await asyncio.to_thread(measure_startup, plan.bundle, plan.threads, progress) if plan.start else []
     memory = Memory()
     if plan.memory_frames:
         memory = await measure_memory(plan.bundle, plan.threads, plan.memory_frames, material, progress)
     machine = describe_machine() | {"int8_conv_gops": gops, "others_cpu": others.share()}
-    return Result(machine, runs, memory, precisions, store, runtime.info.digest, plan.command())
+    return Result(machine, runs, memory, precisions, store, runtime.info.digest, plan.command(), start)
 
 
 async def _paths(

@@ -10,7 +10,7 @@ from rich.table import Table
 from s2spp.benchmark.compare import Change, Comparison, Pair
 from s2spp.benchmark.machine import disturbed
 from s2spp.benchmark.result import SETTLED, Result
-from s2spp.benchmark.rows import PATH_COLUMNS, STORE_COLUMNS, path_rows, store_rows
+from s2spp.benchmark.rows import PATH_COLUMNS, START_COLUMNS, STORE_COLUMNS, path_rows, start_rows, store_rows
 
 _COLOURS = {"faster": "green", "slower": "red"}
 
@@ -32,6 +32,8 @@ def print_result(console: Console, result: Result) -> None:
     if result.store is not None:
         title = f"the store: an embedded Redis, its log flushed to {result.store.filesystem} by each commit"
         _print(console, title, STORE_COLUMNS, store_rows(result.store))
+    if result.start:
+        _print(console, "starts", START_COLUMNS, start_rows(result.start))
     memory = result.memory
     for frames, rss in zip(memory.frames, memory.rss_mb, strict=True):
         console.print(f"memory after frame {frames}: {rss:.1f} MB")

@@ -33,6 +33,7 @@ def bench(
     store: Annotated[
         bool, typer.Option(help="Measure commits and resumes on an embedded Redis, for the first two --objects.")
     ] = True,
+    start: Annotated[bool, typer.Option(help="Measure how long a server takes to start, and its imports.")] = True,
 ) -> None:
     """Measure every way to the model beside the bare model, in one run: about a quarter of an hour.
 
@@ -43,7 +44,8 @@ def bench(
 
     Times of different runs on a busy machine do not compare; ratios in one do. So --compare compares shares of raw.
 
-    The store: time and bytes of a commit (every few frames), of the one that opens a session, and of a resume. Memory:
+    The store: time and bytes of a commit (every few frames), of the one that opens a session, and of a resume. Starts:
+    until a server answers. Memory:
     of a server over one long session; it should not grow.
 
     Examples:
@@ -80,7 +82,7 @@ def bench(
         if unknown := set(chosen) - set(PATHS):
             raise ValueError(f"no such path: {', '.join(sorted(unknown))}; there are {', '.join(PATHS)}")
         counts = _numbers(sessions), _numbers(objects, most=255)
-        plan = Plan(bundle, chosen, *counts, seconds, memory_frames, threads, precisions, store)
+        plan = Plan(bundle, chosen, *counts, seconds, memory_frames, threads, precisions, store, start)
         result = run_suite(plan, Console(stderr=True))
     if json_file is not None:
         write_json(json_file, result.to_dict())

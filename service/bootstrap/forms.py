@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from service.bootstrap.listening import ADDRESSES, announced, listening
+from service.bootstrap.listening import ADDRESSES, announced, import_transports, listening
 from service.bootstrap.parts import CannotServe, build_engine, load_runtime, open_redis, open_traces
 from service.bootstrap.process import stop_signal
 from service.core.cancelling import cancelled
@@ -43,6 +43,7 @@ async def serve(settings: Settings, *, stop_with_stdin: bool = False) -> None:
         stack.push_async_callback(_ended, loading)
         store = MeasuredStore(RedisSessionStore(await stack.enter_async_context(open_redis(settings))), telemetry)
         (settings.data_dir / ADDRESSES).unlink(missing_ok=True)  # of a server that was killed
+        import_transports()
         runtime = MeasuredRuntime(await loading, telemetry)
         engine = await stack.enter_async_context(
             build_engine(settings, runtime=runtime, store=store, observer=telemetry)

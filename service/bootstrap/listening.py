@@ -42,6 +42,12 @@ class Listening:
     hand_over: Callable[[], bool]
 
 
+def import_transports() -> None:
+    """What `listening` needs, beforehand: half a second, in which a model can load in another thread."""
+    import service.transport.grpc
+    import service.transport.rest  # noqa: F401
+
+
 @asynccontextmanager
 async def listening(
     settings: Settings, engine: Engine, telemetry: Telemetry, *, worker: bool = False

@@ -170,6 +170,8 @@ def test_bench_writes_its_table(tmp_path: Path) -> None:
     for run in result["runs"]:
         assert run["fps"] > 0 and 0 < run["ms_p50"] <= run["ms_p95"]
     assert result["memory"]["frames"][-1] == 20 and min(result["memory"]["rss_mb"]) > 10
+    starts = {row["what"]: row["s_p50"] for row in result["start"]}
+    assert 0 < starts["python alone"] < starts["imports of s2spp serve"] < starts["s2spp serve, until it answers"]
     stored = {(row["what"], row["objects"]): row["bytes_p50"] for row in result["store"]["rows"]}
     assert 0 < stored["commit", 1] < stored["resume", 1] and {objects for _, objects in stored} == {1}
     # Against itself, without measuring again.

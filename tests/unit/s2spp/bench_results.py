@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from s2spp.benchmark.result import Memory, Result, Run, StoreRow, StoreSection
+from s2spp.benchmark.result import Memory, Result, Run, StartRow, StoreRow, StoreSection
 
 RAW_FPS = {1: 100.0, 3: 60.0}
 SHARES = {"raw": 1.0, "engine": 0.7, "grpc": 0.6, "ws": 0.59, "rest": 0.4}
@@ -28,4 +28,5 @@ def made_up(speed: float = 1.0, shares: dict[str, float] | None = None, swing: f
         StoreRow("resume", 3, 10, 12.5, 20.5, 1.4e6, 1.5e6),
     ]
     store = StoreSection("ext4", 3, rows)
-    return Result(machine, runs, memory, None, store, "sha256:1", "s2spp bench --seconds 3")
+    start = [StartRow("s2spp serve", 5, 1.82, 1.95)]
+    return Result(machine, runs, memory, None, store, "sha256:1", "s2spp bench --seconds 3", start)
