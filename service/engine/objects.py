@@ -22,7 +22,8 @@ class Followed:
         """`drawn` objects added, or in the place of what they were. New ones come last."""
         row_of = {object_id: row for row, object_id in enumerate((*self.object_ids, *drawn.object_ids))}
         ids = tuple(dict.fromkeys((*self.object_ids, *drawn.object_ids)))
-        return Followed(ids, self.state.join([drawn.state]).take([row_of[object_id] for object_id in ids]))
+        joined, rows = self.state.join([drawn.state]), [row_of[object_id] for object_id in ids]
+        return Followed(ids, joined if rows == list(range(joined.objects)) else joined.take(rows))
 
     def without(self, object_id: int) -> Followed:
         kept = [row for row, known in enumerate(self.object_ids) if known != object_id]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from service.core.errors import (
@@ -217,7 +218,7 @@ class Stepper:
                 )
             if problem is None:
                 try:
-                    followed = self._changed(followed, wanted, drawn)
+                    followed = await self._threaded(partial(self._changed, followed, wanted, drawn))
                 except Exception as error:
                     problem = told(error, f"changing the objects of session {session.id}")
             if problem is not None:

@@ -12,7 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from service.core.ports import StepResult
-from service.core.state import Rows, State
+from service.core.state import HostRows, Rows, State
 from service.core.types import ImageU8, ModelInfo
 from service.runtime.batch import frame_rows, parts, stacked, warm_up
 from service.runtime.bundle import Bundle, BundleError
@@ -29,7 +29,7 @@ class DeviceRuntime:
     the provider cpu it does the same in this process's memory: for tests.)"""
 
     def __init__(self, bundle: Bundle, chosen: str = "", *, max_batch: int, provider: Provider = "cuda") -> None:
-        """`chosen`: see ModelInfo. `max_batch`: objects in a run, to be warmed up for. Raises BundleError when the
+        """`chosen`: see ModelInfo. `max_batch`: objects in a run, at most. Raises BundleError when the
         graphs are not what the manifest says, or the provider does not start."""
         self._graphs = Graphs(bundle, 0, provider, chosen)
         other = [spec.name for spec in bundle.states if spec.dtype != "float16"]
@@ -57,7 +57,7 @@ class DeviceRuntime:
         }
         values = self._run(self._graphs.init, given, {}, dict.fromkeys(self._graphs.states, self._copier.device))
         state = State(
-            self._store({name: values[name] for name in self._graphs.changing}),
+            self._store({name: values[name] for name in self._graphs.changing}, spare=self._max_batch),
             self._store({name: values[name] for name in self._graphs.constant}),
         )
         return [state.take(rows) for rows in parts(counts)]
@@ -65,9 +65,10 @@ class DeviceRuntime:
     def step(self, frames: Sequence[ImageU8], states: Sequence[State]) -> list[StepResult]:
         began = time.perf_counter()
         counts = [state.objects for state in states]
+        states = [State(self._there(state.changing, self._max_batch), self._there(state.constant)) for state in states]
         before = {
-            **self._on_device([state.changing for state in states]),
-            **self._on_device([state.constant for state in states]),
+            **self._joined([state.changing for state in states]),
+            **self._joined([state.constant for state in states]),
         }
         given: dict[str, NDArray[Any]] = {"frame": stacked(frames), "frame_row": frame_rows(counts)}
         wanted = {"probability": "cpu"} | {f"next_{name}": self._copier.device for name in self._graphs.changing}
@@ -88,26 +89,33 @@ class DeviceRuntime:
     def warm_up(self) -> None:
         """For batches of 1, 2, 4, ... frames, so that no user pays for first-run allocations; and allocate the pools of
         the usual size."""
-        self._capacity, frames = _USUAL, 1
-        while frames <= self._max_batch:
+        self._capacity = _USUAL
+        for frames in sorted({self._max_batch, *(1 << power for power in range(self._max_batch.bit_length()))}):
             self._usual = warm_up(self, frames)[:1]
-            frames *= 2
         self._capacity = _OTHER
 
-    def _on_device(self, states: Sequence[Rows]) -> dict[str, ort.OrtValue]:
-        """Of all, one below the other. Those that were restored are on the host until their first step."""
-        joined = states[0].join(states[1:])
-        if isinstance(joined, DeviceRows):
-            return joined.pool.read(joined.rows, self._copier.device)
-        return {name: self._copier.put(tensor) for name, tensor in joined.tensors().items()}
+    def _there(self, rows: Rows, spare: int = 0) -> Rows:
+        """Those that were restored are on the host until their first step."""
+        if isinstance(rows, DeviceRows) or not rows.count:
+            return rows
+        return self._store({name: self._copier.put(tensor) for name, tensor in rows.tensors().items()}, spare)
 
-    def _store(self, values: Mapping[str, ort.OrtValue]) -> DeviceRows:
+    def _joined(self, parts: Sequence[Rows]) -> dict[str, ort.OrtValue]:
+        """On the device, one below the other."""
+        rows = parts[0].join(parts[1:])
+        return rows.pool.read(rows.rows, self._copier.device) if isinstance(rows, DeviceRows) else {}
+
+    def _store(self, values: Mapping[str, ort.OrtValue], spare: int = 0) -> Rows:
+        """`spare`: of what steps change. Each of them needs rows beside those that it steps from: sessions that came
+        new could take the last ones, and nobody would go on."""
+        if not values:
+            return HostRows()  # a network need not have constant states
         shapes = {name: tuple(value.shape()[1:]) for name, value in values.items()}
         key = tuple(shapes.items())
         pool = self._pools.get(key)
         if pool is None:
             pool = self._pools[key] = Pool(self._copier, shapes, self._capacity)
-        return pool.store(values)
+        return pool.store(values, spare)
 
     @staticmethod
     def _run(

@@ -26,26 +26,28 @@ class Copier:
         self._gather = load_graph(_HERE / "gather.onnx", options, provider)
         self._scatter = load_graph(_HERE / "scatter.onnx", options, provider)
 
-    def read(self, pool: ort.OrtValue, rows: NDArray[np.int64], device: str) -> ort.OrtValue:
-        """pool[rows], on `device`."""
+    def read(self, pool: ort.OrtValue, rows: ort.OrtValue, device: str) -> ort.OrtValue:
+        """pool[rows], `rows` [N], on `device`. Not to be kept: it holds on to the pool's tensor."""
         binding = self._gather.io_binding()
         binding.bind_ortvalue_input("pool", pool)
-        binding.bind_cpu_input("rows", rows)
+        binding.bind_ortvalue_input("rows", rows)
         binding.bind_output("values", device)
         self._gather.run_with_iobinding(binding)
         (values,) = binding.get_outputs()
         return values
 
-    def write(self, pool: ort.OrtValue, rows: NDArray[np.int64], values: ort.OrtValue) -> None:
-        """pool[rows] = values, in place: nothing else of the pool is touched."""
+    def write(self, pool: ort.OrtValue, rows: ort.OrtValue, values: ort.OrtValue) -> None:
+        """pool[rows] = values, `rows` [N, 1], in place: nothing else of the pool is touched."""
         binding = self._scatter.io_binding()
         binding.bind_ortvalue_input("pool", pool)
-        binding.bind_cpu_input("rows", rows[:, None])
+        binding.bind_ortvalue_input("rows", rows)
         binding.bind_ortvalue_input("values", values)
         binding.bind_ortvalue_output("written", pool)
         self._scatter.run_with_iobinding(binding)
 
     def put(self, tensor: NDArray[np.generic]) -> ort.OrtValue:
+        """On the device when this returns. (What is bound from the host is on its way only, on one of the graph's
+        streams: another thread's run may be on another.)"""
         return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tensor), self.device, 0)
 
     def empty(self, shape: Sequence[int]) -> ort.OrtValue:
@@ -85,20 +87,20 @@ class Pool:
     def free(self) -> int:
         return len(self._free)
 
-    def store(self, values: Mapping[str, ort.OrtValue]) -> DeviceRows:
-        """New rows, with these values [N, ...] of the device. Belongs to the runtime's thread. Raises Overloaded where
-        the device has no memory left."""
-        count = next(iter(values.values())).shape()[0] if values else 0
-        while len(self._free) < count:
+    def store(self, values: Mapping[str, ort.OrtValue], spare: int) -> DeviceRows:
+        """New rows, with these values [N, ...] of the device; `spare` more stay free. Belongs to the runtime's thread.
+        Raises Overloaded where the device has no memory left."""
+        count = next(iter(values.values())).shape()[0]
+        while len(self._free) < count + spare:
             self._grow()
         rows = tuple(_Row(self._free.popleft(), self._free) for _ in range(count))
-        where = indices(rows)
+        where = self._copier.put(_indices(rows)[:, None])
         for name, value in values.items():
             self._copier.write(self._tensors[name], where, value)
         return DeviceRows(self, rows)
 
     def read(self, rows: Sequence[_Row], device: str) -> dict[str, ort.OrtValue]:
-        where = indices(rows)
+        where = self._copier.put(_indices(rows))
         return {name: self._copier.read(tensor, where, device) for name, tensor in self._tensors.items()}
 
     def _allocated(self, capacity: int) -> dict[str, ort.OrtValue]:
@@ -111,7 +113,8 @@ class Pool:
 
     def _grow(self) -> None:
         """To twice the size. Who reads meanwhile reads the former tensors, in which its rows are the same."""
-        grown, kept = self._allocated(2 * self._capacity), np.arange(self._capacity, dtype=np.int64)
+        grown = self._allocated(2 * self._capacity)
+        kept = self._copier.put(np.arange(self._capacity, dtype=np.int64)[:, None])
         for name, tensor in self._tensors.items():
             self._copier.write(grown[name], kept, tensor)
         self._tensors = grown
@@ -148,5 +151,5 @@ class DeviceRows:
         return {name: value.numpy() for name, value in self.pool.read(self.rows, "cpu").items()}
 
 
-def indices(rows: Sequence[_Row]) -> NDArray[np.int64]:
+def _indices(rows: Sequence[_Row]) -> NDArray[np.int64]:
     return np.array([row.index for row in rows], np.int64)

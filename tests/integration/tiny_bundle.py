@@ -16,11 +16,11 @@ from onnx import GraphProto, TensorProto, ValueInfoProto, checker, helper, numpy
 _STATE = ["N", 1, "h", "w"]
 
 
-def write_tiny_bundle(folder: Path, gain: float = 0.2) -> Path:
-    """`gain`: of the frame's brightness; another one is another model."""
+def write_tiny_bundle(folder: Path, gain: float = 0.2, *, constant: bool = True) -> Path:
+    """`gain`: of the frame's brightness; another one is another model. `constant` False: nothing pulls back."""
     folder.mkdir(parents=True)
     digest = hashlib.sha256()
-    for name, graph in (("init.onnx", _init_graph()), ("step.onnx", _step_graph(gain))):
+    for name, graph in (("init.onnx", _init_graph(constant)), ("step.onnx", _step_graph(gain, constant))):
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
         checker.check_model(model, full_check=True)
         save(model, folder / name)
@@ -36,7 +36,7 @@ def write_tiny_bundle(folder: Path, gain: float = 0.2) -> Path:
         "states": [
             {"name": "memory", "shape": [1, "H", "W"], "dtype": "float16", "constant": False},
             {"name": "first", "shape": [1, "H", "W"], "dtype": "float16", "constant": True},
-        ],
+        ][: 1 + constant],
         "training_data": "none",
         "licence": "Apache-2.0",
         "scores": {},
@@ -45,19 +45,19 @@ def write_tiny_bundle(folder: Path, gain: float = 0.2) -> Path:
     return folder
 
 
-def _init_graph() -> GraphProto:
+def _init_graph(constant: bool) -> GraphProto:
     nodes = [
         helper.make_node("Cast", ["mask"], ["binary"], to=TensorProto.FLOAT16),
         helper.make_node("Unsqueeze", ["binary", "one"], ["memory"]),
         helper.make_node("Identity", ["memory"], ["first"]),
-    ]
+    ][: 2 + constant]
     inputs = [*_frame_inputs(), helper.make_tensor_value_info("mask", TensorProto.UINT8, ["N", "h", "w"])]
     return helper.make_graph(
-        nodes, "init", inputs, [_state("memory"), _state("first")], [_constant("one", np.array([1]))]
+        nodes, "init", inputs, [_state("memory"), _state("first")][: 1 + constant], [_constant("one", np.array([1]))]
     )
 
 
-def _step_graph(gain: float) -> GraphProto:
+def _step_graph(gain: float, constant: bool) -> GraphProto:
     nodes = [
         helper.make_node("Cast", ["frame"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["pixels"], ["grey"], axes=[3], keepdims=0),
@@ -66,7 +66,7 @@ def _step_graph(gain: float) -> GraphProto:
         helper.make_node("Mul", ["seen_NCHW", "gain"], ["pull"]),
         helper.make_node("Cast", ["memory"], ["kept"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["kept", "keep"], ["held"]),
-        helper.make_node("Cast", ["first"], ["anchor"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["first" if constant else "memory"], ["anchor"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["anchor", "back"], ["anchored"]),
         helper.make_node("Sum", ["pull", "held", "anchored"], ["next"]),
         helper.make_node("Cast", ["next"], ["next_memory"], to=TensorProto.FLOAT16),
@@ -83,7 +83,7 @@ def _step_graph(gain: float) -> GraphProto:
         helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["N", "h", "w"]),
         _state("next_memory"),
     ]
-    inputs = [*_frame_inputs(), _state("memory"), _state("first")]
+    inputs = [*_frame_inputs(), _state("memory"), _state("first")][: 3 + constant]
     return helper.make_graph(nodes, "step", inputs, outputs, constants)
 
 

@@ -79,12 +79,10 @@ def test_every_bad_value_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_form_of_an_address_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("S2SPP_ADVERTISE", "OTEL_EXPORTER_OTLP_ENDPOINT"):
-        monkeypatch.setenv(name, "there")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "there")
     with pytest.raises(SettingsError) as told:
         Settings.load(redis_url="redis:6379")
     assert str(told.value).split("; ") == [
-        "S2SPP_ADVERTISE=there: should be host:port",
         "--redis-url: should begin with redis://, rediss://, unix://, redis-cluster:// or rediss-cluster://",
         "OTEL_EXPORTER_OTLP_ENDPOINT=there: should be http://host:port or https://host:port",
     ]

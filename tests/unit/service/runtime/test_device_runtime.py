@@ -80,8 +80,16 @@ def test_every_step_is_that_of_the_cpu_to_the_bit(device: DeviceRuntime, host: O
 def test_no_state_leaves_the_device_on_the_way(device: DeviceRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
     """As far as it can be seen here: nothing asks for it, and nothing is put there."""
     states = device.initialise([frame(0), frame(1)], [masks(0), masks(1, 2)])
+    restored = states[0].on_host()
+    states = [result.state for result in stepped(device, [restored, states[1]], 2, 3)]  # which puts it there
+    put = Copier.put
+
+    def put_rows(copier: Copier, tensor: NDArray[np.generic]) -> object:
+        assert tensor.dtype == np.int64, "a state was written"
+        return put(copier, tensor)
+
     monkeypatch.setattr(DeviceRows, "tensors", lambda _: pytest.fail("a state was read"))
-    monkeypatch.setattr(Copier, "put", lambda *_: pytest.fail("a state was written"))
+    monkeypatch.setattr(Copier, "put", put_rows)
     for step in range(4):
         states = [result.state for result in stepped(device, states, step, step + 1)]
     joined = states[0].join(states[1:]).take([2, 0])
@@ -191,10 +199,30 @@ def test_states_are_read_while_others_are_made(device: DeviceRuntime) -> None:
 def test_a_device_without_memory_is_said(device: DeviceRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
     states = device.initialise([frame(0)], [masks(0)])
     monkeypatch.setattr(Copier, "empty", lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
+    restored = states[0].on_host()
     with pytest.raises(Overloaded, match="memory of the device"):
-        device.initialise([frame(0)], [masks(0, 20)])
-    (result,) = stepped(device, states, 1)  # those that are there go on
-    assert result.probability.shape[0] == 1
+        while True:
+            states += device.initialise([frame(0)], [masks(0)])
+    with pytest.raises(Overloaded, match="memory of the device"):
+        while True:
+            states.append(stepped(device, [restored], 1)[0].state)
+    for at in range(0, len(states), 4):  # those that are there go on, as many together as may be
+        batch = states[at : at + 4]
+        states[at : at + 4] = [result.state for result in stepped(device, batch, *range(len(batch)))]
+
+
+def test_a_network_need_not_have_constant_states(tmp_path: Path) -> None:
+    device, host = (
+        kind(load_bundle(str(write_tiny_bundle(tmp_path / str(number), constant=False))), **more)
+        for number, (kind, more) in enumerate(
+            ((DeviceRuntime, {"max_batch": 4, "provider": "cpu"}), (OnnxRuntime, {"threads": 1}))
+        )
+    )
+    there, here = (runtime.initialise([frame(0)], [masks(0, 2)]) for runtime in (device, host))
+    for seed in (1, 2):
+        (result,), (wanted,) = stepped(device, [state.take([0, 1]) for state in there], seed), stepped(host, here, seed)
+        np.testing.assert_array_equal(result.probability, wanted.probability)
+        there, here = [result.state], [wanted.state]
 
 
 def test_states_of_another_type_are_refused(bundle: Path, tmp_path: Path) -> None:
