@@ -8,34 +8,16 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from service.core.call import Call, begin_call
 from service.telemetry.metrics import Telemetry
+from service.telemetry.record import CallRecord
 
 REQUEST_ID = "x-request-id"
 """The header, or the metadata key, of a call's name; both ways."""
-OTHER = "other"
-"""The route of what no route takes: paths are the callers' and without number, labels must not be."""
 # What may stand in a log line and in a header as it came.
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _log = logging.getLogger(__name__)
-
-
-@dataclass
-class CallRecord:
-    """What the transport's side fills in until the call has ended."""
-
-    request: str
-    name: str
-    """Of the span."""
-    route: str = OTHER
-    status: str = "none"
-    """As the transport says it; it stays "none" where the caller left before an answer."""
-    failed: bool = False
-    """By the server's own fault."""
-    attributes: dict[str, str | int] = field(default_factory=dict)
-    """Of the span."""
 
 
 class CallRecorder:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.telemetry.calls import OTHER, REQUEST_ID, CallRecord, CallRecorder
+from service.telemetry.calls import REQUEST_ID, CallRecorder
+from service.telemetry.record import OTHER, CallRecord
 
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _ANSWERS = ("http.response.start", "websocket.accept", "websocket.http.response.start")

@@ -10,7 +10,8 @@ from typing import Any
 
 import grpc
 
-from service.telemetry.calls import REQUEST_ID, CallRecord, CallRecorder
+from service.telemetry.calls import REQUEST_ID, CallRecorder
+from service.telemetry.record import CallRecord
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _TRACED = "/s2spp."

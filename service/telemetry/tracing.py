@@ -17,7 +17,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from service.core.call import Call, current_call
 from service.core.ports import CommitResult, FrameTimes
-from service.telemetry.calls import CallRecord
+from service.telemetry.record import CallRecord
 
 _PATH = "/v1/traces"
 
