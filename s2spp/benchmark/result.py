@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any
 
-_Row = TypeVar("_Row", bound="Run | StoreRow | StartRow")
+from service.core.fields import from_known
+
 Cell = tuple[str, int, int]
 """Path, sessions, objects in each."""
 SETTLED = 500
@@ -135,7 +136,7 @@ def read_result(path: Path) -> Result:
     """Raises OSError, and ValueError where the file is no such result."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        runs = [_row(Run, run) for run in found["runs"]]
+        runs = [from_known(Run, run) for run in found["runs"]]
         if not runs:
             raise ValueError("it has no runs")
         memory, store = found.get("memory") or {}, found.get("store")
@@ -144,19 +145,13 @@ def read_result(path: Path) -> Result:
             runs,
             Memory([int(frame) for frame in memory.get("frames", [])], memory.get("rss_mb", [])),
             found.get("precisions"),
-            store and StoreSection(**store | {"rows": [_row(StoreRow, row) for row in store["rows"]]}),
+            store and from_known(StoreSection, store | {"rows": [from_known(StoreRow, row) for row in store["rows"]]}),
             found.get("model_digest", ""),
             found.get("command", ""),
-            [_row(StartRow, row) for row in found.get("start", [])],
+            [from_known(StartRow, row) for row in found.get("start", [])],
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is not what `s2spp bench --json` writes ({type(error).__name__}: {error}); make one with "
             "`s2spp bench --json OLD.json`"
         ) from error
-
-
-def _row(kind: type[_Row], values: Mapping[str, Any]) -> _Row:
-    """What a later bench adds is left out."""
-    known = {each.name for each in fields(kind)}
-    return kind(**{name: value for name, value in values.items() if name in known})

@@ -6,6 +6,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -85,6 +86,14 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     write_json(tmp_path / "bench.json", made_up().to_dict())
     again = read_result(tmp_path / "bench.json")
     assert again == made_up() and json.loads((tmp_path / "bench.json").read_text())["memory"]["growth_mb"] is not None
+
+
+def test_what_a_newer_bench_adds_is_left_out(tmp_path: Path) -> None:
+    whole: dict[str, Any] = made_up().to_dict()
+    for part in (whole, whole["runs"][0], whole["store"], whole["store"]["rows"][0], whole["start"][0]):
+        part["of_tomorrow"] = 1
+    write_json(tmp_path / "new.json", whole)
+    assert read_result(tmp_path / "new.json") == made_up()
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"runs": [], "machine": {}}', '{"runs": [{"path": "raw"}]}'])
