@@ -72,13 +72,13 @@ def _machine(result: Result) -> str:
         f"{machine.get('int8_conv_gops', 0):,.0f} GOP/s at an 8-bit 3x3 convolution. Clients and server share it.",
         f"Bundle: `{result.bundle}`.",
     ]
-    if pair and "ratio" in pair:
+    if isinstance(pair, str):
+        said.append(f"Float and int8 in turns: not measured: {pair}.")
+    elif pair is not None:
         said.append(
-            f"Float and int8 in turns, the bare model: `{pair['float_bundle']}` {pair['float_ms']:.1f} ms, "
-            f"`{pair['int8_bundle']}` {pair['int8_ms']:.1f} ms, ratio {pair['ratio']:.2f}."
+            f"Float and int8 in turns, the bare model: `{pair.float_bundle}` {pair.float_ms:.1f} ms, "
+            f"`{pair.int8_bundle}` {pair.int8_ms:.1f} ms, ratio {pair.ratio:.2f}."
         )
-    elif pair:
-        said.append(f"Float and int8 in turns: not measured: {pair.get('unavailable')}.")
     if told := disturbed(machine):
         said.append(told)
     return " ".join(said)

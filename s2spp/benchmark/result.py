@@ -88,13 +88,29 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Precisions:
+    """Medians of the bare step, one frame with one object, float and int8 in turns."""
+
+    float_bundle: str
+    int8_bundle: str
+    float_ms: float
+    int8_ms: float
+
+    @property
+    def ratio(self) -> float:
+        """Float's time in int8's."""
+        return self.float_ms / self.int8_ms
+
+
+@dataclass(frozen=True)
 class Result:
-    """`command`: what makes it again. `precisions`: float and int8 in turns, None where that was not asked for."""
+    """`command`: what makes it again. `precisions`: or why they could not be measured, None where that was not asked
+    for."""
 
     machine: Mapping[str, Any]
     runs: Sequence[Run]
     memory: Memory = field(default_factory=Memory)
-    precisions: Mapping[str, Any] | None = None
+    precisions: Precisions | str | None = None
     store: StoreSection | None = None
     model_digest: str = ""
     command: str = ""
@@ -118,7 +134,13 @@ class Result:
 
     def to_dict(self) -> dict[str, object]:
         """The `--json` form."""
-        return asdict(self) | {"memory": asdict(self.memory) | {"growth_mb": self.memory.growth_mb}}
+        memory = asdict(self.memory) | {"growth_mb": self.memory.growth_mb}
+        precisions: dict[str, object] | None = None
+        if isinstance(self.precisions, Precisions):
+            precisions = asdict(self.precisions) | {"ratio": self.precisions.ratio}
+        elif self.precisions is not None:
+            precisions = {"unavailable": self.precisions}
+        return asdict(self) | {"memory": memory, "precisions": precisions}
 
 
 def share_noise(result: Result, run: Run) -> float | None:
@@ -140,11 +162,12 @@ def read_result(path: Path) -> Result:
         if not runs:
             raise ValueError("it has no runs")
         memory, store = found.get("memory") or {}, found.get("store")
+        pair = found.get("precisions")
         return Result(
             dict(found["machine"]),
             runs,
             Memory([int(frame) for frame in memory.get("frames", [])], memory.get("rss_mb", [])),
-            found.get("precisions"),
+            pair and (pair.get("unavailable") or from_known(Precisions, pair)),
             store and from_known(StoreSection, store | {"rows": [from_known(StoreRow, row) for row in store["rows"]]}),
             found.get("model_digest", ""),
             found.get("command", ""),

@@ -22,7 +22,7 @@ from s2spp.benchmark.measure import Slice, measure_lanes, measure_raw
 from s2spp.benchmark.memory import measure_memory
 from s2spp.benchmark.plan import Plan
 from s2spp.benchmark.precision import compare_precisions, int8_conv_gops
-from s2spp.benchmark.result import Memory, Result, Run
+from s2spp.benchmark.result import Memory, Precisions, Result, Run
 from s2spp.benchmark.startup import measure_startup
 from s2spp.benchmark.store import measure_store
 from s2spp.benchmark.turns import in_turns
@@ -115,10 +115,10 @@ def _run_of(path: str, bundle: str, sessions: int, objects: int, slices: Sequenc
     return Run(path, bundle, sessions, objects, _WINDOW[path], fps, float(p50), float(p95), overhead, each_fps)
 
 
-def _precisions(plan: Plan, material: Material) -> dict[str, object]:
+def _precisions(plan: Plan, material: Material) -> Precisions | str:
     """Of the shipped bundles, or why not: int8 is not for every machine."""
     try:
         floats, int8 = (load_runtime(Settings.load(bundle=name, threads=plan.threads)) for name in (FLOAT, INT8))
     except BundleError as error:
-        return {"unavailable": str(error)}
-    return compare_precisions(floats, int8, material, plan.seconds).to_dict()
+        return str(error)
+    return compare_precisions(floats, int8, material, plan.seconds)

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from s2spp.benchmark.compare import compare
-from s2spp.benchmark.result import Memory, read_result
+from s2spp.benchmark.result import Memory, Precisions, read_result
 from s2spp.benchmark.tables import print_comparison
 from s2spp.json_file import write_json
 from tests.unit.s2spp.bench_results import made_up
@@ -86,6 +86,16 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     write_json(tmp_path / "bench.json", made_up().to_dict())
     again = read_result(tmp_path / "bench.json")
     assert again == made_up() and json.loads((tmp_path / "bench.json").read_text())["memory"]["growth_mb"] is not None
+
+
+@pytest.mark.parametrize("precisions", [Precisions("float", "int8", 18.0, 6.0), "no int8 here", None])
+def test_precisions_are_read_again_with_their_ratio(tmp_path: Path, precisions: Precisions | str | None) -> None:
+    result = replace(made_up(), precisions=precisions)
+    write_json(tmp_path / "bench.json", result.to_dict())
+    assert read_result(tmp_path / "bench.json") == result
+    told = {"float_bundle": "float", "int8_bundle": "int8", "float_ms": 18.0, "int8_ms": 6.0, "ratio": 3.0}
+    written = json.loads((tmp_path / "bench.json").read_text())["precisions"]
+    assert written == {str: {"unavailable": precisions}, Precisions: told}.get(type(precisions))
 
 
 def test_what_a_newer_bench_adds_is_left_out(tmp_path: Path) -> None:
