@@ -27,7 +27,7 @@ from s2spp.benchmark.startup import measure_startup
 from s2spp.benchmark.store import measure_store
 from s2spp.benchmark.turns import in_turns
 from s2spp.embedded import EmbeddedServer
-from service.bootstrap import build_engine, load_runtime
+from service.bootstrap import FRAMES_IN_A_RUN, build_engine, load_runtime
 from service.core.ports import Runtime
 from service.runtime import BundleError
 from service.runtime.choose import FLOAT, INT8
@@ -89,9 +89,12 @@ async def _paths(
             "rest": lambda: RestLane(client),
         }
 
+        most = settings.max_batch, FRAMES_IN_A_RUN[settings.provider]
+        raw = partial(measure_raw, runtime, material.for_model(runtime.info), *most)
+
         async def one_slice(path: str, sessions: int, objects: int, seconds: float) -> Slice:
             if path == "raw":
-                return await asyncio.to_thread(measure_raw, runtime, sessions, objects, material, seconds)
+                return await asyncio.to_thread(raw, sessions, objects, seconds)
             return await measure_lanes(lanes[path], sessions, objects, _WINDOW[path], material, seconds)
 
         cells = [(sessions, objects) for objects in plan.objects for sessions in plan.sessions]
