@@ -19,9 +19,10 @@ SETTLED = 500
 
 @dataclass(frozen=True)
 class Run:
-    """One row of the table. `ms_*` and `overhead_ms_p50` at one frame under way per session: from sending a frame to
-    having its mask, and that less the frame's time inside the model. `fps`: all sessions together, at `window`;
-    `fps_slices`: the same of each slice, in the order of the turns (empty in older files)."""
+    """One row of the table. `ms_*` and `overhead_ms_p50` of `count` frames, at one under way per session: from sending
+    a frame to having its mask, and that less the frame's time inside the model. `fps`: all sessions together, with
+    `window` frames under way in each, fewer where they take long. `*_slices`: the same of each slice, in the order of
+    the turns. Older files have neither these nor the count."""
 
     path: str
     bundle: str
@@ -33,6 +34,8 @@ class Run:
     ms_p95: float
     overhead_ms_p50: float
     fps_slices: Sequence[float] = ()
+    ms_slices: Sequence[float] = ()
+    count: int | None = None
 
     @property
     def cell(self) -> Cell:
@@ -69,7 +72,6 @@ class StartRow:
     what: str
     count: int
     s_p50: float
-    s_p95: float
 
 
 @dataclass(frozen=True)
@@ -143,13 +145,12 @@ class Result:
         return asdict(self) | {"memory": memory, "precisions": precisions}
 
 
-def share_noise(result: Result, run: Run) -> float | None:
-    """How far a slice's share of the raw model's rate strays from the middle one, at most, as a part of it. None where
-    there are no two slices to tell it."""
-    raw = result.raw_of(run)
-    if raw is None or len(run.fps_slices) < 2 or len(raw.fps_slices) != len(run.fps_slices):
+def share_noise(own: Sequence[float], raw: Sequence[float]) -> float | None:
+    """How far a slice's share of the raw model's strays from the middle one, at most, as a part of it. None where there
+    are no two slices to tell it."""
+    if len(own) < 2 or len(raw) != len(own):
         return None
-    shares = [own / bare for own, bare in zip(run.fps_slices, raw.fps_slices, strict=True)]
+    shares = [each / bare for each, bare in zip(own, raw, strict=True)]
     middle = median(shares)
     return max(abs(share / middle - 1) for share in shares)
 

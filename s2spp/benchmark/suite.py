@@ -112,10 +112,20 @@ async def _paths(
 def _run_of(path: str, bundle: str, sessions: int, objects: int, slices: Sequence[Slice]) -> Run:
     total, inside = (np.concatenate(parts) for parts in zip(*((s.total_ms, s.compute_ms) for s in slices), strict=True))
     p50, p95 = np.percentile(total, [50, 95])
-    fps = sum(each.frames for each in slices) / sum(each.seconds for each in slices)
-    overhead = float(np.median(total - inside))
-    each_fps = [each.frames / each.seconds for each in slices]
-    return Run(path, bundle, sessions, objects, _WINDOW[path], fps, float(p50), float(p95), overhead, each_fps)
+    return Run(
+        path,
+        bundle,
+        sessions,
+        objects,
+        _WINDOW[path],
+        fps=sum(each.frames for each in slices) / sum(each.seconds for each in slices),
+        ms_p50=float(p50),
+        ms_p95=float(p95),
+        overhead_ms_p50=float(np.median(total - inside)),
+        fps_slices=[each.frames / each.seconds for each in slices],
+        ms_slices=[float(np.median(each.total_ms)) for each in slices],
+        count=len(total),
+    )
 
 
 def _precisions(plan: Plan, material: Material) -> Precisions | str:
