@@ -3,7 +3,7 @@ of the bare model, which each run measured in the same minutes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -79,13 +79,32 @@ def compare(old: Result, new: Result) -> Comparison:
 
 def _pair(old: Result, before: Run, new: Result, now: Run) -> Pair:
     was, is_now = _side(old, before), _side(new, now)
-    strayed = [each for each in (share_noise(old, before), share_noise(new, now)) if each is not None]
-    noise = max(NOISE, *strayed) if len(strayed) == 2 else None
     rate = latency = None
     if now.path != "raw":  # which is what the others are measured by
         rate = is_now.share / was.share - 1 if is_now.share and was.share else None
         latency = was.times / is_now.times - 1 if is_now.times and was.times else None
-    return Pair(now.path, now.sessions, now.objects, was, is_now, Change(rate, noise), Change(latency, noise))
+    sides = (old, before), (new, now)
+    return Pair(
+        now.path,
+        now.sessions,
+        now.objects,
+        was,
+        is_now,
+        Change(rate, _noise(sides, lambda run: run.fps_slices)),
+        Change(latency, _noise(sides, lambda run: run.ms_slices)),
+    )
+
+
+def _noise(sides: Iterable[tuple[Result, Run]], slices: Callable[[Run], Sequence[float]]) -> float | None:
+    """Of the noisier side."""
+    noise = NOISE
+    for result, run in sides:
+        raw = result.raw_of(run)
+        strayed = share_noise(slices(run), slices(raw)) if raw else None
+        if strayed is None:
+            return None
+        noise = max(noise, strayed)
+    return noise
 
 
 def _side(result: Result, run: Run) -> Side:

@@ -69,13 +69,48 @@ class RestLane:
         await self._client.delete(f"/v1/sessions/{self._session}")
 
 
-class WebSocketLane:
+class _StreamLane:
+    """Answers come in the order of the frames. A stream that ends fails whoever waits, and whoever sends later: nobody
+    waits for ever."""
+
+    _reader: asyncio.Task[None]
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[float]] = deque()
+        self._ended: Exception = ConnectionError("the stream has ended")
+
+    async def _next_answer(self) -> float:
+        """Milliseconds inside the model. Raises where the stream ends."""
+        raise NotImplementedError
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                ms = await self._next_answer()
+                self._waiting.popleft().set_result(ms)
+        except Exception as error:  # which nobody may be waiting for
+            self._ended = error
+        finally:
+            for answer in self._waiting:
+                if not answer.done():  # whose sender was cancelled
+                    answer.set_exception(self._ended)
+
+    def _answer(self) -> asyncio.Future[float]:
+        """Of the frame that is sent next."""
+        if self._reader.done():
+            raise self._ended
+        answer: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._waiting.append(answer)
+        return answer
+
+
+class WebSocketLane(_StreamLane):
     """A binary message per frame; a JSON message and a binary one come back."""
 
     def __init__(self, http: str, client: httpx.AsyncClient) -> None:
+        super().__init__()
         self._http = http
         self._rest = RestLane(client)
-        self._waiting: deque[asyncio.Future[float]] = deque()
 
     async def open(self, frame: bytes, mask: bytes) -> None:
         await self._rest.open(frame, mask)
@@ -84,21 +119,15 @@ class WebSocketLane:
         await self._socket.recv()  # where the session stands
         self._reader = asyncio.create_task(self._read())
 
-    async def _read(self) -> None:
-        try:
-            while True:
-                told: dict[str, Any] = json.loads(await self._socket.recv())
-                if "reason" in told:
-                    raise ValueError(f"WebSocket: {told}")
-                await self._socket.recv()
-                self._waiting.popleft().set_result(float(told["compute_ms"]))
-        except Exception as error:  # the end of the connection too, which nobody may be waiting at
-            while self._waiting:
-                self._waiting.popleft().set_exception(error)
+    async def _next_answer(self) -> float:
+        told: dict[str, Any] = json.loads(await self._socket.recv())
+        if "reason" in told:
+            raise ValueError(f"WebSocket: {told}")
+        await self._socket.recv()
+        return float(told["compute_ms"])
 
     async def send(self, frame_index: int, frame: bytes) -> float:
-        answer: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        self._waiting.append(answer)
+        answer = self._answer()
         await self._socket.send(frame)
         return await answer
 
@@ -108,13 +137,13 @@ class WebSocketLane:
         await self._rest.close()
 
 
-class GrpcLane:
+class GrpcLane(_StreamLane):
     """The Track stream."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
+        super().__init__()
         self._stub = stubs.SegmentationStub(channel)
         self._requests: asyncio.Queue[pb.TrackRequest | None] = asyncio.Queue()
-        self._waiting: dict[int, asyncio.Future[float]] = {}
 
     async def _feed(self) -> AsyncIterator[pb.TrackRequest]:
         while (request := await self._requests.get()) is not None:
@@ -129,20 +158,16 @@ class GrpcLane:
         self._session = opened.session.session_id
         self._reader = asyncio.create_task(self._read())
 
-    async def _read(self) -> None:
-        try:
-            while isinstance(event := await self._call.read(), pb.TrackResponse):
-                if event.HasField("mask"):
-                    self._waiting.pop(event.mask.frame_index).set_result(event.mask.compute_ms)
-                else:
-                    raise ValueError(f"gRPC: {event.error.status.message}")
-        except Exception as error:
-            for answer in self._waiting.values():
-                answer.set_exception(error)
+    async def _next_answer(self) -> float:
+        event = await self._call.read()
+        if not isinstance(event, pb.TrackResponse):
+            raise self._ended
+        if not event.HasField("mask"):
+            raise ValueError(f"gRPC: {event.error.status.message}")
+        return event.mask.compute_ms
 
     async def send(self, frame_index: int, frame: bytes) -> float:
-        answer: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        self._waiting[frame_index] = answer
+        answer = self._answer()
         message = pb.Frame(frame_index=frame_index, image=pb.Image(data=frame))
         await self._requests.put(pb.TrackRequest(frame=message))
         return await answer

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s2spp.demo_clip import render_demo_clip
+from s2spp.geometry import frame_to_model, mask_to_model, model_size
+from service.core.types import ModelInfo
 
 SIZE = (480, 854)
 """Height and width of the usual material, pixels."""
@@ -48,6 +50,27 @@ class Material:
 
     def mask_png(self, objects: int) -> bytes:
         return cv2.imencode(".png", self.mask(objects))[1].tobytes()
+
+    def for_model(self, info: ModelInfo) -> ModelMaterial:
+        size = model_size(*self.size, info.pixel_budget, info.multiple)
+        return ModelMaterial(self, size, [frame_to_model(frame, size) for frame in self.frames])
+
+
+@dataclass(frozen=True)
+class ModelMaterial:
+    """The same as a model takes it, resized beforehand to `size`, its grid."""
+
+    material: Material
+    size: tuple[int, int]
+    frames: Sequence[NDArray[np.uint8]]
+
+    def frame(self, index: int) -> NDArray[np.uint8]:
+        return self.frames[self.material.turn(index)]
+
+    def masks(self, objects: int) -> NDArray[np.uint8]:
+        """[objects, h, w], 0/1."""
+        labels = self.material.mask(objects)
+        return np.stack([mask_to_model((labels == n).astype(np.uint8), self.size) for n in range(1, objects + 1)])
 
 
 def grid_of_objects(height: int, width: int, objects: int) -> NDArray[np.uint8]:

@@ -9,15 +9,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-
-import numpy as np
+from statistics import median
+from typing import TypeVar
 
 from s2spp.benchmark.lanes import Lane
-from s2spp.benchmark.material import Material
-from s2spp.geometry import frame_to_model, mask_to_model, model_size
+from s2spp.benchmark.material import Material, ModelMaterial
 from service.core.ports import Runtime
 
-# The first answers warm caches and connections.
+_Seen = TypeVar("_Seen")
 _WARMING = 2
 
 
@@ -41,18 +40,22 @@ async def measure_lanes(
     await asyncio.gather(*(lane.open(material.jpegs[0], mask_png) for lane in lanes))
 
     async def paced(lane: Lane, until: float) -> int:
-        index = 0
-        while index <= _WARMING or time.perf_counter() < until:
-            index += 1
+        times: list[tuple[float, float]] = []
+        while not times or time.perf_counter() < until:
+            index = len(times) + 1
             started = time.perf_counter()
             inside = await lane.send(index, material.jpeg(index))
-            if index > _WARMING:
-                seen.total_ms.append(1e3 * (time.perf_counter() - started))
-                seen.compute_ms.append(inside)
-        return index
+            times.append((1e3 * (time.perf_counter() - started), inside))
+        for total, inside in _warm(times):
+            seen.total_ms.append(total)
+            seen.compute_ms.append(inside)
+        return len(times)
 
     until = time.perf_counter() + seconds / 2
     reached = await asyncio.gather(*(paced(lane, until) for lane in lanes))
+    # No more under way than the time is for: where frames take long, what is sent at first would be all that is seen,
+    # and answered long after.
+    window = min(window, max(1, int(1e3 * seconds / 2 / median(seen.total_ms))))
 
     async def windowed(lane: Lane, index: int, until: float) -> int:
         first, pending = index, set()
@@ -75,21 +78,36 @@ async def measure_lanes(
     return seen
 
 
-def measure_raw(runtime: Runtime, sessions: int, objects: int, material: Material, seconds: float) -> Slice:
-    """The bare model: one batch of `sessions` frames and `objects` on each, frames resized beforehand."""
-    info = runtime.info
-    height, width = material.size
-    size = model_size(height, width, info.pixel_budget, info.multiple)
-    frames = [frame_to_model(frame, size) for frame in material.frames]
-    mask = material.mask(objects)
-    masks = np.stack([mask_to_model((mask == n).astype(np.uint8), size) for n in range(1, objects + 1)])
-    states = runtime.initialise([frames[0]] * sessions, [masks] * sessions)
+def measure_raw(
+    runtime: Runtime,
+    material: ModelMaterial,
+    max_objects: int,
+    max_frames: int,
+    sessions: int,
+    objects: int,
+    seconds: float,
+) -> Slice:
+    """The bare model, one frame of every session again and again, which is what a time is of. A run has at most
+    `max_objects` objects and `max_frames` frames, as in the engine: another batch would be another model's time."""
+    masks = material.masks(objects)
+    parts = [masks[at : at + max_objects] for at in range(0, objects, max_objects)] * sessions
+    together = max(1, min(max_frames, max_objects // objects))
+    batches = [parts[at : at + together] for at in range(0, len(parts), together)]
+    runs = [runtime.initialise([material.frame(0)] * len(batch), batch) for batch in batches]
     times: list[float] = []
-    until, index = time.perf_counter() + seconds, 0
-    while index < _WARMING + 2 or time.perf_counter() < until:
-        index += 1
-        results = runtime.step([frames[material.turn(index)]] * sessions, states)
-        states = [result.state for result in results]
-        if index > _WARMING:
-            times.append(results[0].compute_ms)
+    until = time.perf_counter() + seconds
+    while not times or time.perf_counter() < until:
+        frame, ms = material.frame(len(times) + 1), 0.0
+        for place, states in enumerate(runs):
+            results = runtime.step([frame] * len(states), states)
+            runs[place] = [result.state for result in results]
+            ms += results[0].compute_ms
+        times.append(ms)
+    times = _warm(times)
     return Slice(times, times, sessions * len(times), sum(times) / 1e3)
+
+
+def _warm(seen: list[_Seen]) -> list[_Seen]:
+    """Without the first ones, which warm caches and connections. Where there are no others, a frame takes so long that
+    this is nothing beside it."""
+    return seen[_WARMING:] or seen

@@ -9,18 +9,21 @@ from pathlib import Path
 from s2spp.benchmark.machine import disturbed
 from s2spp.benchmark.plot import plot
 from s2spp.benchmark.result import SETTLED, Result
-from s2spp.benchmark.rows import PATH_COLUMNS, START_COLUMNS, STORE_COLUMNS, path_rows, start_rows, store_rows
+from s2spp.benchmark.rows import ENOUGH, PATH_COLUMNS, START_COLUMNS, STORE_COLUMNS, path_rows, start_rows, store_rows
 
-_COLUMNS = """\
-- **path**: `raw`, the model alone, its frames decoded and resized beforehand, those of all sessions in one batch;
-  `engine`, in the same process; `grpc`, `ws`, `rest`, a server on the same machine with its embedded Redis. A REST
-  answer is stored before it leaves; the others are stored every few frames.
+_COLUMNS = f"""\
+- **path**: `raw`, the model alone, its frames decoded and resized beforehand, those of all sessions in batches of no
+  more objects and frames than the engine's; `engine`, in the same process, its snapshots kept in memory, so neither
+  packing nor Redis is in it; `grpc`, `ws`, `rest`, a server on the same machine with its embedded Redis. A REST answer
+  is stored before it leaves; over `grpc` and `ws` they are stored every few frames.
 - **sessions**, **objects**: sessions at a time, and objects in each.
-- **frames/s**: of all sessions together, with the usual number of frames under way in each (8; over REST 1).
+- **frames/s**: of all sessions together, with the usual number of frames under way in each (8; over REST 1), or as many
+  as are answered in the time of this part where a frame takes long.
 - **of raw**: that, as a share of the bare model's frames/s, which took turns with it. Machines differ and swing; this
   share compares.
 - **ms p50**, **ms p95**: median and 95th percentile, one frame under way in each session, from handing a frame (JPEG,
-  854 x 480) to the client to having the whole mask (indexed PNG): sending, decoding and encoding are in it.
+  854 x 480) to the client to having the whole mask (indexed PNG): sending, decoding and encoding are in it. Of `raw`:
+  the model's time for one frame of every session. p95 is blank where fewer than {ENOUGH} were timed.
 - **overhead ms p50**: median over those frames of that time less the frame's own inside onnxruntime. With several
   sessions it holds the wait for the others' frames."""
 _STORE = """\
@@ -28,7 +31,7 @@ _STORE = """\
   answers that are not acknowledged yet. **resume**: a session that is not in memory, until it could take a frame.
 - **ms**: packing, sealing and Redis, for a commit; the engine's whole `resume`, for a resume.
 - **kB** (1,000 bytes): received by Redis for a commit, sent by it for a resume, as `INFO stats` counts.
-- **times**: how many of them."""
+- **times**: how many of them. p95 is blank where fewer than {enough} were timed."""
 
 
 def write_page(path: Path, result: Result) -> None:
@@ -72,13 +75,13 @@ def _machine(result: Result) -> str:
         f"{machine.get('int8_conv_gops', 0):,.0f} GOP/s at an 8-bit 3x3 convolution. Clients and server share it.",
         f"Bundle: `{result.bundle}`.",
     ]
-    if pair and "ratio" in pair:
+    if isinstance(pair, str):
+        said.append(f"Float and int8 in turns: not measured: {pair}.")
+    elif pair is not None:
         said.append(
-            f"Float and int8 in turns, the bare model: `{pair['float_bundle']}` {pair['float_ms']:.1f} ms, "
-            f"`{pair['int8_bundle']}` {pair['int8_ms']:.1f} ms, ratio {pair['ratio']:.2f}."
+            f"Float and int8 in turns, the bare model: `{pair.float_bundle}` {pair.float_ms:.1f} ms, "
+            f"`{pair.int8_bundle}` {pair.int8_ms:.1f} ms, ratio {pair.ratio:.2f}."
         )
-    elif pair:
-        said.append(f"Float and int8 in turns: not measured: {pair.get('unavailable')}.")
     if told := disturbed(machine):
         said.append(told)
     return " ".join(said)
@@ -93,7 +96,7 @@ def _store(result: Result) -> Iterable[str]:
         "One session at 854 x 480 on the embedded Redis as it is shipped: each write is flushed to disk (here "
         f"{store.filesystem}) before it is acknowledged. No frame is under way meanwhile.",
         _table(STORE_COLUMNS, store_rows(store)),
-        _STORE.format(every=store.commit_every),
+        _STORE.format(every=store.commit_every, enough=ENOUGH),
     ]
 
 

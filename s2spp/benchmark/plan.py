@@ -17,7 +17,7 @@ class Plan:
     paths: Sequence[str] = PATHS
     sessions: Sequence[int] = (1, 4, 16)
     objects: Sequence[int] = (1, 3, 10)
-    seconds: float = 12.0
+    seconds: float = 9.0
     memory_frames: int = 10_000
     threads: int = 0
     precisions: bool = True

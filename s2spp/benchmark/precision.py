@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
 from s2spp.benchmark.material import Material
-from s2spp.geometry import frame_to_model, mask_to_model, model_size
+from s2spp.benchmark.result import Precisions
 from service.core.ports import Runtime
-from service.core.state import State
 
 _PROBE = Path(__file__).with_name("int8_conv.onnx")
 _PROBE_RUNS = 200
-
-
-@dataclass(frozen=True)
-class Precisions:
-    """Medians of the bare step, one frame with one object, taken in turns. `ratio`: float's time in int8's."""
-
-    float_bundle: str
-    int8_bundle: str
-    float_ms: float
-    int8_ms: float
-    ratio: float
-
-    def to_dict(self) -> dict[str, object]:
-        return asdict(self)
 
 
 def int8_conv_gops(threads: int) -> float:
@@ -50,23 +34,19 @@ def int8_conv_gops(threads: int) -> float:
 
 def compare_precisions(floats: Runtime, int8: Runtime, material: Material, seconds: float) -> Precisions:
     """Both runtimes step through the same frames in turns, so that a busy moment meets both."""
-    height, width = material.size
-    mask = material.mask(1)
-    runs: list[tuple[Runtime, State, list[float]]] = []
-    for runtime in (floats, int8):
-        size = model_size(height, width, runtime.info.pixel_budget, runtime.info.multiple)
-        first = frame_to_model(material.frames[0], size)
-        (state,) = runtime.initialise([first], [mask_to_model(mask, size)[None]])
-        runs.append((runtime, state, []))
+    runtimes = (floats, int8)
+    played = [material.for_model(runtime.info) for runtime in runtimes]
+    states = [
+        runtime.initialise([own.frame(0)], [own.masks(1)])[0] for runtime, own in zip(runtimes, played, strict=True)
+    ]
+    times: tuple[list[float], list[float]] = ([], [])
     until, index = time.perf_counter() + seconds, 0
     while index < 20 or time.perf_counter() < until:
         index += 1
-        for place, (runtime, state, times) in enumerate(runs):
-            size = model_size(height, width, runtime.info.pixel_budget, runtime.info.multiple)
-            frame = frame_to_model(material.frames[material.turn(index)], size)
-            (result,) = runtime.step([frame], [state])
-            runs[place] = (runtime, result.state, times)
+        for place, runtime in enumerate(runtimes):
+            (result,) = runtime.step([played[place].frame(index)], [states[place]])
+            states[place] = result.state
             if index > 3:
-                times.append(result.compute_ms)
-    float_ms, int8_ms = (float(np.median(times)) for _, _, times in runs)
-    return Precisions(floats.info.name, int8.info.name, float_ms, int8_ms, float_ms / int8_ms)
+                times[place].append(result.compute_ms)
+    float_ms, int8_ms = (float(np.median(each)) for each in times)
+    return Precisions(floats.info.name, int8.info.name, float_ms, int8_ms)

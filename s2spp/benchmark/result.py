@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any
 
-_Row = TypeVar("_Row", bound="Run | StoreRow | StartRow")
+from service.core.fields import from_known
+
 Cell = tuple[str, int, int]
 """Path, sessions, objects in each."""
 SETTLED = 500
@@ -18,9 +19,10 @@ SETTLED = 500
 
 @dataclass(frozen=True)
 class Run:
-    """One row of the table. `ms_*` and `overhead_ms_p50` at one frame under way per session: from sending a frame to
-    having its mask, and that less the frame's time inside the model. `fps`: all sessions together, at `window`;
-    `fps_slices`: the same of each slice, in the order of the turns (empty in older files)."""
+    """One row of the table. `ms_*` and `overhead_ms_p50` of `count` frames, at one under way per session: from sending
+    a frame to having its mask, and that less the frame's time inside the model. `fps`: all sessions together, with
+    `window` frames under way in each, fewer where they take long. `*_slices`: the same of each slice, in the order of
+    the turns. Older files have neither these nor the count."""
 
     path: str
     bundle: str
@@ -32,6 +34,8 @@ class Run:
     ms_p95: float
     overhead_ms_p50: float
     fps_slices: Sequence[float] = ()
+    ms_slices: Sequence[float] = ()
+    count: int | None = None
 
     @property
     def cell(self) -> Cell:
@@ -68,7 +72,6 @@ class StartRow:
     what: str
     count: int
     s_p50: float
-    s_p95: float
 
 
 @dataclass(frozen=True)
@@ -87,13 +90,29 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Precisions:
+    """Medians of the bare step, one frame with one object, float and int8 in turns."""
+
+    float_bundle: str
+    int8_bundle: str
+    float_ms: float
+    int8_ms: float
+
+    @property
+    def ratio(self) -> float:
+        """Float's time in int8's."""
+        return self.float_ms / self.int8_ms
+
+
+@dataclass(frozen=True)
 class Result:
-    """`command`: what makes it again. `precisions`: float and int8 in turns, None where that was not asked for."""
+    """`command`: what makes it again. `precisions`: or why they could not be measured, None where that was not asked
+    for."""
 
     machine: Mapping[str, Any]
     runs: Sequence[Run]
     memory: Memory = field(default_factory=Memory)
-    precisions: Mapping[str, Any] | None = None
+    precisions: Precisions | str | None = None
     store: StoreSection | None = None
     model_digest: str = ""
     command: str = ""
@@ -117,16 +136,21 @@ class Result:
 
     def to_dict(self) -> dict[str, object]:
         """The `--json` form."""
-        return asdict(self) | {"memory": asdict(self.memory) | {"growth_mb": self.memory.growth_mb}}
+        memory = asdict(self.memory) | {"growth_mb": self.memory.growth_mb}
+        precisions: dict[str, object] | None = None
+        if isinstance(self.precisions, Precisions):
+            precisions = asdict(self.precisions) | {"ratio": self.precisions.ratio}
+        elif self.precisions is not None:
+            precisions = {"unavailable": self.precisions}
+        return asdict(self) | {"memory": memory, "precisions": precisions}
 
 
-def share_noise(result: Result, run: Run) -> float | None:
-    """How far a slice's share of the raw model's rate strays from the middle one, at most, as a part of it. None where
-    there are no two slices to tell it."""
-    raw = result.raw_of(run)
-    if raw is None or len(run.fps_slices) < 2 or len(raw.fps_slices) != len(run.fps_slices):
+def share_noise(own: Sequence[float], raw: Sequence[float]) -> float | None:
+    """How far a slice's share of the raw model's strays from the middle one, at most, as a part of it. None where there
+    are no two slices to tell it."""
+    if len(own) < 2 or len(raw) != len(own):
         return None
-    shares = [own / bare for own, bare in zip(run.fps_slices, raw.fps_slices, strict=True)]
+    shares = [each / bare for each, bare in zip(own, raw, strict=True)]
     middle = median(shares)
     return max(abs(share / middle - 1) for share in shares)
 
@@ -135,28 +159,23 @@ def read_result(path: Path) -> Result:
     """Raises OSError, and ValueError where the file is no such result."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        runs = [_row(Run, run) for run in found["runs"]]
+        runs = [from_known(Run, run) for run in found["runs"]]
         if not runs:
             raise ValueError("it has no runs")
         memory, store = found.get("memory") or {}, found.get("store")
+        pair = found.get("precisions")
         return Result(
             dict(found["machine"]),
             runs,
             Memory([int(frame) for frame in memory.get("frames", [])], memory.get("rss_mb", [])),
-            found.get("precisions"),
-            store and StoreSection(**store | {"rows": [_row(StoreRow, row) for row in store["rows"]]}),
+            pair and (pair.get("unavailable") or from_known(Precisions, pair)),
+            store and from_known(StoreSection, store | {"rows": [from_known(StoreRow, row) for row in store["rows"]]}),
             found.get("model_digest", ""),
             found.get("command", ""),
-            [_row(StartRow, row) for row in found.get("start", [])],
+            [from_known(StartRow, row) for row in found.get("start", [])],
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is not what `s2spp bench --json` writes ({type(error).__name__}: {error}); make one with "
             "`s2spp bench --json OLD.json`"
         ) from error
-
-
-def _row(kind: type[_Row], values: Mapping[str, Any]) -> _Row:
-    """What a later bench adds is left out."""
-    known = {each.name for each in fields(kind)}
-    return kind(**{name: value for name, value in values.items() if name in known})

@@ -8,8 +8,9 @@ from s2spp.benchmark.result import Result, StartRow, StoreSection
 
 PATH_COLUMNS = ("path", "sessions", "objects", "frames/s", "of raw", "ms p50", "ms p95", "overhead ms p50")
 STORE_COLUMNS = ("what", "objects", "ms p50", "ms p95", "kB p50", "kB p95", "times")
-
-START_COLUMNS = ("what", "s p50", "s p95", "times")
+START_COLUMNS = ("what", "s p50", "times")
+ENOUGH = 20
+"""Of fewer, the 95th percentile is what the slowest one or two happened to take: it is left blank."""
 
 
 def path_rows(result: Result) -> list[list[str]]:
@@ -26,7 +27,7 @@ def path_rows(result: Result) -> list[list[str]]:
                 f"{run.fps:.1f}",
                 "" if share is None else f"{share:.2f}",
                 f"{run.ms_p50:.1f}",
-                f"{run.ms_p95:.1f}",
+                _p95(run.ms_p95, run.count),
                 "" if bare else f"{run.overhead_ms_p50:.2f}",
             ]
         )
@@ -39,9 +40,9 @@ def store_rows(store: StoreSection) -> list[list[str]]:
             row.what,
             str(row.objects),
             f"{row.ms_p50:.1f}",
-            f"{row.ms_p95:.1f}",
+            _p95(row.ms_p95, row.count),
             f"{row.bytes_p50 / 1e3:.1f}",
-            f"{row.bytes_p95 / 1e3:.1f}",
+            _p95(row.bytes_p95 / 1e3, row.count),
             str(row.count),
         ]
         for row in store.rows
@@ -49,4 +50,9 @@ def store_rows(store: StoreSection) -> list[list[str]]:
 
 
 def start_rows(start: Sequence[StartRow]) -> list[list[str]]:
-    return [[row.what, f"{row.s_p50:.2f}", f"{row.s_p95:.2f}", str(row.count)] for row in start]
+    return [[row.what, f"{row.s_p50:.2f}", str(row.count)] for row in start]
+
+
+def _p95(value: float, count: int | None) -> str:
+    """`count`: None in older files."""
+    return "" if count is not None and count < ENOUGH else f"{value:.1f}"

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import median
 
-import numpy as np
 from rich.progress import Progress
 
 from s2spp.benchmark.result import StartRow
@@ -50,7 +50,4 @@ def measure_startup(bundle: str | None, threads: int, progress: Progress) -> lis
             if turn >= 0:
                 seen[what].append(seconds)
                 progress.advance(task)
-    return [
-        StartRow(what, len(times), *(float(each) for each in np.percentile(times, [50, 95])))
-        for what, times in seen.items()
-    ]
+    return [StartRow(what, len(times), median(times)) for what, times in seen.items()]

@@ -22,12 +22,12 @@ from s2spp.benchmark.measure import Slice, measure_lanes, measure_raw
 from s2spp.benchmark.memory import measure_memory
 from s2spp.benchmark.plan import Plan
 from s2spp.benchmark.precision import compare_precisions, int8_conv_gops
-from s2spp.benchmark.result import Memory, Result, Run
+from s2spp.benchmark.result import Memory, Precisions, Result, Run
 from s2spp.benchmark.startup import measure_startup
 from s2spp.benchmark.store import measure_store
 from s2spp.benchmark.turns import in_turns
 from s2spp.embedded import EmbeddedServer
-from service.bootstrap import build_engine, load_runtime
+from service.bootstrap import FRAMES_IN_A_RUN, build_engine, load_runtime
 from service.core.ports import Runtime
 from service.runtime import BundleError
 from service.runtime.choose import FLOAT, INT8
@@ -89,9 +89,12 @@ async def _paths(
             "rest": lambda: RestLane(client),
         }
 
+        most = settings.max_batch, FRAMES_IN_A_RUN[settings.provider]
+        raw = partial(measure_raw, runtime, material.for_model(runtime.info), *most)
+
         async def one_slice(path: str, sessions: int, objects: int, seconds: float) -> Slice:
             if path == "raw":
-                return await asyncio.to_thread(measure_raw, runtime, sessions, objects, material, seconds)
+                return await asyncio.to_thread(raw, sessions, objects, seconds)
             return await measure_lanes(lanes[path], sessions, objects, _WINDOW[path], material, seconds)
 
         cells = [(sessions, objects) for objects in plan.objects for sessions in plan.sessions]
@@ -109,16 +112,26 @@ async def _paths(
 def _run_of(path: str, bundle: str, sessions: int, objects: int, slices: Sequence[Slice]) -> Run:
     total, inside = (np.concatenate(parts) for parts in zip(*((s.total_ms, s.compute_ms) for s in slices), strict=True))
     p50, p95 = np.percentile(total, [50, 95])
-    fps = sum(each.frames for each in slices) / sum(each.seconds for each in slices)
-    overhead = float(np.median(total - inside))
-    each_fps = [each.frames / each.seconds for each in slices]
-    return Run(path, bundle, sessions, objects, _WINDOW[path], fps, float(p50), float(p95), overhead, each_fps)
+    return Run(
+        path,
+        bundle,
+        sessions,
+        objects,
+        _WINDOW[path],
+        fps=sum(each.frames for each in slices) / sum(each.seconds for each in slices),
+        ms_p50=float(p50),
+        ms_p95=float(p95),
+        overhead_ms_p50=float(np.median(total - inside)),
+        fps_slices=[each.frames / each.seconds for each in slices],
+        ms_slices=[float(np.median(each.total_ms)) for each in slices],
+        count=len(total),
+    )
 
 
-def _precisions(plan: Plan, material: Material) -> dict[str, object]:
+def _precisions(plan: Plan, material: Material) -> Precisions | str:
     """Of the shipped bundles, or why not: int8 is not for every machine."""
     try:
         floats, int8 = (load_runtime(Settings.load(bundle=name, threads=plan.threads)) for name in (FLOAT, INT8))
     except BundleError as error:
-        return {"unavailable": str(error)}
-    return compare_precisions(floats, int8, material, plan.seconds).to_dict()
+        return str(error)
+    return compare_precisions(floats, int8, material, plan.seconds)

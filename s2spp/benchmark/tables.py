@@ -22,12 +22,12 @@ def print_result(console: Console, result: Result) -> None:
     if told := disturbed(result.machine):
         console.print(told, style="yellow")
     pair = result.precisions
-    if pair and "unavailable" in pair:
-        console.print(f"float and int8 in turns: not measured: {pair['unavailable']}", markup=False, soft_wrap=True)
-    elif pair:
+    if isinstance(pair, str):
+        console.print(f"float and int8 in turns: not measured: {pair}", markup=False, soft_wrap=True)
+    elif pair is not None:
         console.print(
-            f"in turns, the bare model: {pair['float_bundle']} {pair['float_ms']:.1f} ms, {pair['int8_bundle']} "
-            f"{pair['int8_ms']:.1f} ms ({1e3 / pair['int8_ms']:.0f} frames/s), ratio {pair['ratio']:.2f}"
+            f"in turns, the bare model: {pair.float_bundle} {pair.float_ms:.1f} ms, {pair.int8_bundle} "
+            f"{pair.int8_ms:.1f} ms ({1e3 / pair.int8_ms:.0f} frames/s), ratio {pair.ratio:.2f}"
         )
     if result.store is not None:
         title = f"the store: an embedded Redis, its log flushed to {result.store.filesystem} by each commit"

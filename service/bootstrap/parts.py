@@ -23,7 +23,8 @@ if TYPE_CHECKING:  # serving alone needs them, and traces alone OpenTelemetry
 _log = logging.getLogger(__name__)
 # A frame costs a CPU as much among two as among sixteen, up to a tenth less than alone; and its answer, and whoever
 # comes first next, waits for them all.
-_FRAMES_IN_A_RUN = {"cpu": 2, "cuda": 64}
+FRAMES_IN_A_RUN = {"cpu": 2, "cuda": 64}
+"""By provider; beside it, a run has at most `Settings.max_batch` objects."""
 
 
 class CannotServe(OSError):
@@ -89,7 +90,7 @@ async def build_engine(
         commit_every=settings.commit_every,
         commit_bytes_per_s=settings.commit_bytes_per_s,
     )
-    queue = BatchingQueue(runtime, settings.max_batch, _FRAMES_IN_A_RUN[settings.provider])
+    queue = BatchingQueue(runtime, settings.max_batch, FRAMES_IN_A_RUN[settings.provider])
     engine = LocalEngine(queue, store, runtime.info, limits, clock, observer, held)
     try:
         yield engine

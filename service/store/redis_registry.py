@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, fields
-from typing import Any
+from dataclasses import asdict
 
+from service.core.fields import from_known
 from service.core.registry import LEASE_S, Owner, WorkerState
 from service.core.types import SessionId
 from service.store.calls import AnyRedis, ask
@@ -55,7 +55,7 @@ class RedisWorkerRegistry:
 
     async def workers(self) -> Sequence[WorkerState]:
         said = await ask(self._redis, lambda: self._alive(keys=[_WORKERS], args=[LEASE_S, _FORGET_S]))
-        return [_state(json.loads(each)) for each in said]
+        return [from_known(WorkerState, json.loads(each)) for each in said]
 
     async def owner(self, session: SessionId) -> Owner | None:
         said = await ask(self._redis, lambda: self._redis.get(owner_key(session)))
@@ -64,12 +64,3 @@ class RedisWorkerRegistry:
         assert not isinstance(said, str), "the client decodes nothing"
         epoch, worker, _, _, digest = said.decode().split(":", 4)
         return Owner(worker, int(epoch), digest)
-
-
-_KNOWN = {field.name for field in fields(WorkerState)}
-
-
-def _state(said: dict[str, Any]) -> WorkerState:
-    """Of a worker that may be newer than this process: what it tells beyond is left out. One that is older tells less,
-    so a field that is added has a default."""
-    return WorkerState(**{name: value for name, value in said.items() if name in _KNOWN})

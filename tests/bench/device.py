@@ -22,7 +22,6 @@ from model.config import NetworkConfig
 from model.metrics import jaccard
 from model.network import S2Spp
 from s2spp.benchmark.material import Material
-from s2spp.geometry import frame_to_model, mask_to_model, model_size
 from service.core.types import ImageU8
 from service.runtime import Bundle, DeviceRuntime, OnnxRuntime, load_bundle
 from service.runtime.pool import Copier, DeviceRows
@@ -48,12 +47,10 @@ def main() -> None:
         device = DeviceRuntime(bundle, max_batch=max(asked.batches), provider=asked.provider)
         device.warm_up()
         print(f"loaded and warmed up in {time.perf_counter() - began:.1f} s")
-        clip = Material.rendered()
-        size = model_size(*clip.size, bundle.pixel_budget, bundle.multiple)
-        frames, mask = [frame_to_model(frame, size) for frame in clip.frames], mask_to_model(clip.mask(1), size)[None]
-        played = [frames[clip.turn(index)] for index in range(asked.frames + 1)]
-        compare(device, OnnxRuntime(bundle), played, mask)
-        flops = step_flops(bundle, size)
+        clip = Material.rendered().for_model(device.info)
+        frames, mask = list(clip.frames), clip.masks(1)
+        compare(device, OnnxRuntime(bundle), [clip.frame(index) for index in range(asked.frames + 1)], mask)
+        flops = step_flops(bundle, clip.size)
         for batch in asked.batches:
             rate(device, frames, mask, batch, flops, peak)
         moved(device, frames, mask)

@@ -135,6 +135,7 @@ def test_what_cannot_be_done_is_said_in_one_line(frames: Path, tmp_path: Path) -
         ("bench", "--paths", "smoke-signals"),
         ("bench", "--compare", str(tmp_path / "none.json")),
         ("bench", "--report", str(tmp_path / "page.html")),
+        ("bench", "--from", str(tmp_path / "bench.json"), "--seconds", "3", "--no-store"),
     ]
     for case in cases:
         done = _run(*case)
@@ -168,7 +169,7 @@ def test_bench_writes_its_table(tmp_path: Path) -> None:
         (way, count) for way in ("raw", "engine", "grpc", "ws", "rest") for count in (1, 2)
     }
     for run in result["runs"]:
-        assert run["fps"] > 0 and 0 < run["ms_p50"] <= run["ms_p95"]
+        assert run["fps"] > 0 and 0 < run["ms_p50"] <= run["ms_p95"] and len(run["ms_slices"]) == 1
     assert result["memory"]["frames"][-1] == 20 and min(result["memory"]["rss_mb"]) > 10
     starts = {row["what"]: row["s_p50"] for row in result["start"]}
     assert 0 < starts["python alone"] < starts["imports of s2spp serve"] < starts["s2spp serve, until it answers"]

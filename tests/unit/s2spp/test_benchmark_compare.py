@@ -6,12 +6,13 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from s2spp.benchmark.compare import compare
-from s2spp.benchmark.result import Memory, read_result
+from s2spp.benchmark.result import Memory, Precisions, Result, read_result
 from s2spp.benchmark.tables import print_comparison
 from s2spp.json_file import write_json
 from tests.unit.s2spp.bench_results import made_up
@@ -39,11 +40,22 @@ def test_a_change_is_told_though_the_machine_hides_it() -> None:
     assert grpc.new.fps > grpc.old.fps and grpc.rate.gain == pytest.approx(-0.25)
 
 
+def _grpc(old: Result, new: Result) -> tuple[str, str]:
+    pair = {pair.path: pair for pair in compare(old, new).pairs}["grpc"]
+    return pair.rate.verdict, pair.latency.verdict
+
+
 def test_what_changes_less_than_slices_of_one_run_is_noise() -> None:
     slower = {"grpc": 0.5}
-    calm, wild = made_up(shares=slower), made_up(shares=slower, swing=0.3)
-    verdicts = [{p.path: p.rate.verdict for p in compare(made_up(), new).pairs}["grpc"] for new in (calm, wild)]
-    assert verdicts == ["slower", "same"]
+    assert _grpc(made_up(), made_up(shares=slower)) == ("slower", "slower")
+    assert _grpc(made_up(), made_up(shares=slower, swing=0.3)) == ("same", "slower")
+    assert _grpc(made_up(), made_up(shares=slower, ms_swing=0.3)) == ("slower", "same")
+
+
+def test_latencies_of_a_file_without_their_slices_tell_nothing() -> None:
+    old = made_up()
+    old = replace(old, runs=[replace(run, ms_slices=()) for run in old.runs])
+    assert _grpc(old, made_up(shares={"grpc": 0.5})) == ("slower", "unknown")
 
 
 def test_other_machines_bundles_and_rows_are_told() -> None:
@@ -62,12 +74,13 @@ def test_a_machine_that_others_used_is_told() -> None:
 
 def test_a_file_without_the_newer_parts_is_read_and_compared(tmp_path: Path) -> None:
     whole = made_up().to_dict()
-    runs = [{name: value for name, value in run.items() if name != "fps_slices"} for run in whole["runs"]]  # type: ignore[attr-defined]
+    newer = {"fps_slices", "ms_slices", "count"}
+    runs = [{name: value for name, value in run.items() if name not in newer} for run in whole["runs"]]  # type: ignore[attr-defined]
     memory = {"frames": [500.0, 5000.0], "rss_mb": [583.0, 588.0]}
     path = tmp_path / "old.json"
     path.write_text(json.dumps({"machine": whole["machine"], "runs": runs, "memory": memory, "precisions": None}))
     old = read_result(path)
-    assert old.store is None and old.memory.growth_mb == 5.0
+    assert old.store is None and old.memory.growth_mb == 5.0 and old.runs[0].count is None
     out = io.StringIO()
     print_comparison(Console(file=out, width=100), "old.json", compare(old, made_up(shares={"ws": 0.3})))
     assert "ws" in out.getvalue() and "unknown" in out.getvalue() and "no slices" in out.getvalue()
@@ -75,7 +88,9 @@ def test_a_file_without_the_newer_parts_is_read_and_compared(tmp_path: Path) -> 
 
 def test_one_slice_tells_no_noise_and_so_no_verdict() -> None:
     long = made_up()
-    short = replace(long, runs=[replace(run, fps=run.fps / 2, fps_slices=[run.fps]) for run in long.runs])
+    short = replace(
+        long, runs=[replace(run, fps=run.fps / 2, fps_slices=[run.fps], ms_slices=[run.ms_p50]) for run in long.runs]
+    )
     for old, new in ((short, long), (long, short)):
         pairs = compare(old, new).pairs
         assert {verdict for pair in pairs for verdict in (pair.rate.verdict, pair.latency.verdict)} == {"unknown"}
@@ -85,6 +100,24 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     write_json(tmp_path / "bench.json", made_up().to_dict())
     again = read_result(tmp_path / "bench.json")
     assert again == made_up() and json.loads((tmp_path / "bench.json").read_text())["memory"]["growth_mb"] is not None
+
+
+@pytest.mark.parametrize("precisions", [Precisions("float", "int8", 18.0, 6.0), "no int8 here", None])
+def test_precisions_are_read_again_with_their_ratio(tmp_path: Path, precisions: Precisions | str | None) -> None:
+    result = replace(made_up(), precisions=precisions)
+    write_json(tmp_path / "bench.json", result.to_dict())
+    assert read_result(tmp_path / "bench.json") == result
+    told = {"float_bundle": "float", "int8_bundle": "int8", "float_ms": 18.0, "int8_ms": 6.0, "ratio": 3.0}
+    written = json.loads((tmp_path / "bench.json").read_text())["precisions"]
+    assert written == {str: {"unavailable": precisions}, Precisions: told}.get(type(precisions))
+
+
+def test_what_a_newer_bench_adds_is_left_out(tmp_path: Path) -> None:
+    whole: dict[str, Any] = made_up().to_dict()
+    for part in (whole, whole["runs"][0], whole["store"], whole["store"]["rows"][0], whole["start"][0]):
+        part["of_tomorrow"] = 1
+    write_json(tmp_path / "new.json", whole)
+    assert read_result(tmp_path / "new.json") == made_up()
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"runs": [], "machine": {}}', '{"runs": [{"path": "raw"}]}'])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
+import grpc
 import httpx
 import pytest
 import websockets
 
-from s2spp.benchmark.lanes import WebSocketLane
+from s2spp.benchmark.lanes import GrpcLane, WebSocketLane
+from s2spp.v1 import segmentation_pb2 as pb
+from s2spp.v1 import segmentation_pb2_grpc as stubs
 from tests.fakes.waiting import PATIENCE_S
 
 
@@ -30,4 +34,37 @@ async def test_a_websocket_that_is_closed_fails_what_waits_for_an_answer() -> No
         await lane.open(b"frame", b"mask")
         with pytest.raises(websockets.ConnectionClosed):
             await lane.send(1, b"frame")
+        with pytest.raises(websockets.ConnectionClosed):
+            await lane.send(2, b"frame")
         await lane.close()
+
+
+class _Leaving(stubs.SegmentationServicer):
+    """Takes one frame, and ends the stream as if all were said."""
+
+    async def Track(
+        self, requests: AsyncIterator[pb.TrackRequest], context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[pb.TrackResponse]:
+        await anext(requests)
+        yield pb.TrackResponse(session=pb.Session(session_id="s"))
+        await anext(requests)
+
+    async def DeleteSession(
+        self, request: pb.DeleteSessionRequest, context: grpc.aio.ServicerContext
+    ) -> pb.DeleteSessionResponse:
+        return pb.DeleteSessionResponse()
+
+
+async def test_a_grpc_stream_that_ends_fails_what_waits_and_what_is_sent_later() -> None:
+    server = grpc.aio.server()
+    stubs.add_SegmentationServicer_to_server(_Leaving(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel, asyncio.timeout(PATIENCE_S):
+        lane = GrpcLane(channel)
+        await lane.open(b"frame", b"mask")
+        for index in (1, 2):
+            with pytest.raises(ConnectionError, match="has ended"):
+                await lane.send(index, b"frame")
+        await lane.close()
+    await server.stop(None)

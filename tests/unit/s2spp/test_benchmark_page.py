@@ -13,6 +13,7 @@ from s2spp.benchmark.page import write_page
 from s2spp.benchmark.plan import Plan
 from s2spp.benchmark.plot import plot
 from s2spp.benchmark.result import Memory
+from s2spp.benchmark.rows import path_rows
 from s2spp.benchmark.svg import ticks
 from tests.unit.s2spp.bench_results import made_up
 
@@ -39,11 +40,18 @@ def test_the_page_has_every_figure_and_the_command(tmp_path: Path) -> None:
         cell = [run.path, str(run.sessions), str(run.objects), f"{run.fps:.1f}"]
         assert [*cell, shown[0], *times, shown[1]] in rows
     assert ["commit", "1", "4.2", "9.8", "348.1", "351.2", "40"] in rows
-    assert ["s2spp serve", "1.82", "1.95", "5"] in rows
+    assert ["resume", "3", "12.5", "", "1400.0", "", "10"] in rows  # too few for a 95th percentile
+    assert ["s2spp serve", "1.82", "5"] in rows
     assert ["10,000", "230.4"] in rows and "grew by 0.4 MB" in page
     assert f"s2spp bench --seconds 3 --report {tmp_path}/docs/PAGE.md" in page
     assert "A Processor, 2 cores" in page and "2024-05-06" in page and "Linux-1" not in page
     assert "](PAGE.svg)" in page and (tmp_path / "docs" / "PAGE.svg").exists()
+
+
+@pytest.mark.parametrize(("count", "shown"), [(19, ""), (20, "15.0"), (None, "15.0")])
+def test_the_95th_percentile_of_few_frames_is_blank(count: int | None, shown: str) -> None:
+    result = made_up()
+    assert path_rows(replace(result, runs=[replace(result.runs[0], count=count)]))[0][6] == shown
 
 
 def test_the_picture_has_a_line_for_each_path_in_each_panel() -> None:

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from s2spp.benchmark import machine
+from s2spp.benchmark import machine, turns
 from s2spp.benchmark.memory import points
 from s2spp.benchmark.turns import in_turns
 
@@ -23,6 +23,22 @@ async def test_contenders_take_turns_forth_and_back_for_the_same_time() -> None:
     assert "".join(order) == "abccbaabccba"
     assert {name: sum(slices) for name, slices in seen.items()} == {"a": 12, "b": 12, "c": 12}
     assert sum(shares) == pytest.approx(3)
+
+
+@pytest.mark.parametrize(("slice_s", "rounds"), [(3.3, 4), (4.0, 3), (20.0, 2)])
+async def test_slices_that_take_longer_than_asked_are_fewer(
+    monkeypatch: pytest.MonkeyPatch, slice_s: float, rounds: int
+) -> None:
+    now, shares = 0.0, list[float]()
+    monkeypatch.setattr(turns, "perf_counter", lambda: now)
+
+    async def run(seconds: float) -> float:
+        nonlocal now
+        now += slice_s
+        return seconds
+
+    seen = await in_turns({"a": run, "b": run}, 12.0, shares.append)
+    assert seen == {"a": [3.0] * rounds, "b": [3.0] * rounds} and sum(shares) == pytest.approx(2)
 
 
 async def test_little_time_is_one_slice() -> None:
