@@ -55,7 +55,7 @@ def _ready(settings: Settings, bundle: str, why: str) -> Runtime:
     if settings.provider == "cpu":
         runtime = OnnxRuntime(loaded, settings.threads, why)
     else:
-        runtime = DeviceRuntime(loaded, why, max_batch=min(settings.max_batch, _FRAMES_IN_A_RUN["cuda"]))
+        runtime = DeviceRuntime(loaded, why, max_batch=min(settings.max_batch, FRAMES_IN_A_RUN["cuda"]))
     check_stored_step(runtime, loaded.folder)
     runtime.warm_up()
     return runtime
