@@ -63,7 +63,9 @@ def main() -> None:
     try:
         app()
     except ModuleNotFoundError as error:
-        _fail(f"{error}: this command needs an extra: pip install 's2spp[{_extra(error.name or '')}]'")
+        extra = _extra(error.name or "")
+        torch = "torch==2.13.0 " if extra == "train" else ""
+        _fail(f"{error}: this command needs more: pip install {torch}-e '.[{extra}]' in the checkout of s2spp")
     except OSError as error:
         # Python's own ones carry a bare file name and a reason; ours carry a sentence.
         _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))

@@ -51,7 +51,8 @@ class LeftSession:
             return str(note["session"]), int(note["through"])
         except FileNotFoundError:
             raise ValueError(
-                f"{self._out} holds no interrupted run (there is no {_NAME}); leave --resume out to begin one"
+                f"{self._out} holds no interrupted run (there is no {_NAME}): leave --resume out, and name a folder "
+                "without masks, to begin one"
             ) from None
         except OSError as error:
             raise ValueError(f"{self._path}, which names the session, cannot be read: {error.strerror}") from error

@@ -85,9 +85,12 @@ def bundle_digest(folder: Path) -> str:
 
 
 @contextmanager
-def write_beside(folder: Path) -> Iterator[Path]:
-    """A folder to work in, which takes the place of `folder` at the end if all went well."""
+def write_beside(folder: Path, made_of: Path | None = None) -> Iterator[Path]:
+    """A folder to work in, which takes the place of `folder` at the end if all went well. `made_of`: another bundle,
+    which stays."""
     kept: list[Path] = []
+    if made_of is not None and folder.exists() and folder.samefile(made_of):
+        raise ValueError(f"{folder} is the bundle that is read; name another folder to write")
     if folder.exists():
         entries = list(folder.iterdir())
         if entries and not (folder / MANIFEST).exists():

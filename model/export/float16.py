@@ -25,7 +25,7 @@ def halve_bundle(source: Path, folder: Path, name: str, scores: Mapping[str, flo
     manifest: dict[str, Any] = json.loads((source / MANIFEST).read_text())
     if "quantised_from" in manifest or "halved_from" in manifest:
         raise ValueError(f"{source} is no float bundle; name the one that it was made of")
-    with write_beside(folder.absolute()) as work:
+    with write_beside(folder.absolute(), source) as work:
         for part in GRAPHS:
             model = onnx.load(source / part)
             _weights_as_float32(model)

@@ -60,7 +60,7 @@ def quantise_bundle(
     feeds = list(calibration_feeds(source, manifest, videos))
     if not feeds:
         raise ValueError("nothing to calibrate on: no video shows an object for three frames")
-    with write_beside(folder.absolute()) as work:
+    with write_beside(folder.absolute(), source) as work:
         convolutions = _quantise(source / "step.onnx", work / "step.onnx", feeds)
         _store_as_int8(source / "init.onnx", work / "init.onnx", work / "step.onnx")
         share_weights(work, GRAPHS)

@@ -89,6 +89,12 @@ class Feed:
                 # A frame that overtook a change whose answer was lost would make it come too late.
                 attempt.change_answered.wait()
                 attempt.change_answered.clear()
+        had = max(attempt.next_frame - 1, self.received_through)
+        if self._ended and self._failure is None and self._frame_index < had:
+            self._failure = InvalidOption(
+                f"the session has had frames up to {had}, and those given end with {self._frame_index}: they are not "
+                "those that it was begun with"
+            )
 
     def taken(self, frame_index: int) -> None:
         """The mask of a frame that came out of the source, or of one that will: it needs no slot then."""

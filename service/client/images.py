@@ -28,10 +28,10 @@ class DecodedFrame(Protocol):
     def to_ndarray(self, *, format: str) -> NDArray[Any]: ...
 
 
-FrameLike = NDArray[np.uint8] | bytes | Path | Image.Image | DecodedFrame
+FrameLike = NDArray[np.uint8] | bytes | Path | str | Image.Image | DecodedFrame
 """RGB uint8 [H,W,3] (OpenCV reads BGR: give frame[..., ::-1]); the bytes of a JPEG, PNG or WebP file, or its path; a
 Pillow image; or an `av.VideoFrame`."""
-MaskLike = NDArray[np.uint8] | NDArray[np.bool_] | bytes | Path | Image.Image
+MaskLike = NDArray[np.uint8] | NDArray[np.bool_] | bytes | Path | str | Image.Image
 """Object ids [H,W]; an indexed or grey PNG file's bytes, or its path; or such a Pillow image. Bool, or grey of only 0
 and 255, is object 1."""
 
@@ -52,8 +52,8 @@ def put_frame(image: pb.Image, frame: FrameLike, jpeg_quality: int | None) -> No
         InvalidOption: the quality is not between 1 and 100.
         OSError: the file cannot be read.
     """
-    if isinstance(frame, Path):
-        frame = frame.read_bytes()
+    if isinstance(frame, Path | str):
+        frame = Path(frame).read_bytes()
     if isinstance(frame, bytes):
         image.data = frame
         return
@@ -105,7 +105,9 @@ def labels_of(mask: MaskLike) -> LabelMap:
     if isinstance(mask, bytes):
         return _labels_of_file(mask)
     if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype.kind not in "bui":
-        raise InvalidMask(f"a mask is an array [H,W] of object ids or a PNG file's bytes, not {_describe(mask)}")
+        raise InvalidMask(
+            f"a mask is an array [H,W] of object ids, or a PNG file's bytes or path, not {_describe(mask)}"
+        )
     return _object_ids(mask, 1 if mask.dtype == np.bool_ else 255)
 
 
@@ -147,8 +149,8 @@ def reports_of(labels: LabelMap, object_ids: Sequence[int]) -> tuple[ObjectRepor
 
 
 def _opened(mask: MaskLike) -> NDArray[np.uint8] | NDArray[np.bool_] | bytes:
-    if isinstance(mask, Path):
-        return mask.read_bytes()
+    if isinstance(mask, Path | str):
+        return Path(mask).read_bytes()
     if isinstance(mask, Image.Image):
         if mask.mode not in ("P", "L", "1"):
             raise InvalidMask(f"a mask is an indexed, grey or black-and-white picture, not one of mode {mask.mode}")

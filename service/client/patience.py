@@ -11,7 +11,8 @@ _MOST_FAULTS = 3
 
 
 class Patience:
-    """For `retry_for_s` from when the stream was lost; over and over, if it lasts that long in between."""
+    """For `retry_for_s` from when the stream was lost, or first tried to begin; over and over, if it lasts that long in
+    between."""
 
     def __init__(self, retry_for_s: float, first_pause_s: float, longest_pause_s: float, *, at_once: bool) -> None:
         """`at_once`: the first attempt needs no pause; those after it have."""
@@ -23,6 +24,7 @@ class Patience:
         self.attempts = 0
         """Since there was progress, the next one included."""
         self._told = False
+        self._began_at = time.monotonic()
         self._joined_at: float | None = None
         self.lost_since: float | None = None
         """None: there was progress since."""
@@ -34,7 +36,7 @@ class Patience:
 
     def begin(self) -> None:
         """An attempt."""
-        self._joined_at = None
+        self._began_at, self._joined_at = time.monotonic(), None
 
     def join(self) -> None:
         self._joined_at = time.monotonic()
@@ -55,12 +57,12 @@ class Patience:
         now = time.monotonic()
         lasted = self._joined_at is not None and now - self._joined_at > self.retry_for_s
         if self.lost_since is None or lasted:
-            self.lost_since, self.attempts, self._told = now, 1, False
+            self.lost_since, self.attempts, self._told = now if self.joined else self._began_at, 1, False
             self._pause_s = 0.0 if self._at_once else self._first_pause_s
         else:
             self.attempts += 1
             self._pause_s = min(max(2 * self._pause_s, self._first_pause_s), self._longest_pause_s)
         # One that is away, full, or not the session's owner may come round for as long as there is time.
         self._faults += isinstance(problem, FrameGap) or type(problem) is S2sppError
-        hopeless = now - self.lost_since > self.retry_for_s or self._faults > _MOST_FAULTS
+        hopeless = now - self.lost_since >= self.retry_for_s or self._faults > _MOST_FAULTS
         return None if hopeless else self._pause_s

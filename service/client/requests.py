@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
 
 from s2spp.v1 import segmentation_pb2 as pb
 from service.client.images import FrameLike, MaskLike, frame_message, mask_message, put_frame
+from service.core.errors import InvalidOption
 from service.core.types import Flow, MaskFormat, SessionOptions, passing_key
 
 CHANNEL_OPTIONS = [
@@ -30,6 +34,15 @@ FORGET_TIMEOUT_S = 2.0
 
 FLOWS = {flow: pb.Flow.Value(f"FLOW_{flow.name}") for flow in Flow}
 MASK_FORMATS = {form: pb.MaskFormat.Value(f"MASK_FORMAT_{form.name}") for form in MaskFormat}
+_Known = TypeVar("_Known", bound=StrEnum)
+_Number = TypeVar("_Number")
+
+
+def _one_of(known: Mapping[_Known, _Number], what: str, value: _Known) -> _Number:
+    """Callers without a type checker give any text."""
+    if value not in known:
+        raise InvalidOption(f"{what} is {', '.join(known)}, not {value!r}")
+    return known[value]
 
 
 def create_request(
@@ -38,7 +51,10 @@ def create_request(
     return pb.CreateSessionRequest(
         frame=frame_message(frame, jpeg_quality),
         mask=mask_message(mask),
-        options=pb.SessionOptions(mask_format=MASK_FORMATS[options.mask_format], flow=FLOWS[options.flow]),
+        options=pb.SessionOptions(
+            mask_format=_one_of(MASK_FORMATS, "mask_format", options.mask_format),
+            flow=_one_of(FLOWS, "flow", options.flow),
+        ),
     )
 
 

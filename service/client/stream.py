@@ -28,6 +28,7 @@ from service.core.errors import (
     FrameDropped,
     FrameGap,
     IdempotencyKeyInUse,
+    InvalidOption,
     Overloaded,
     S2sppError,
     Unavailable,
@@ -137,6 +138,8 @@ class Stream:
             self._session = ""
             self._feed = Feed(items, jpeg_quality)
         else:
+            if begin.received_through < 0:
+                raise InvalidOption(f"received_through is the index of a frame, not {begin.received_through}")
             self._session = begin.session
             self._feed = Feed(items, jpeg_quality, begin.first_index, begin.received_through)
         self._call: grpc.Call | None = None

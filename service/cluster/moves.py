@@ -22,7 +22,10 @@ class Moves:
         self._ended = 0
 
     def moved(self, left: str, worker: str, sent_again: int) -> None:
-        """From one worker to another, or back to the same, which was sent so many frames and changes once more."""
+        """From one worker to another, which was sent so many frames and changes once more. One that has lost its
+        connection and goes on where it was has not moved."""
+        if left == worker:
+            return
         self._observer.stream_moved(sent_again)
         self._tell_soon()
         self._ways[left, worker] += 1

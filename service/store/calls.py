@@ -56,7 +56,9 @@ async def ask(redis: AnyRedis, call: Callable[[], Awaitable[_Reply]]) -> _Reply:
     try:
         return await _asked(call)
     except (TimeoutError, RedisTimeoutError) as error:
-        _log_now_and_then(redis, f"did not answer within {_ANSWER_WITHIN_S:g} s; see what keeps it busy")
+        _log_now_and_then(
+            redis, "does not answer in time; see what keeps it busy, and that it speaks TLS if its address is rediss://"
+        )
         raise Unavailable("the session store does not answer; try again in a moment") from error
     except _BROKEN as error:
         _log_now_and_then(
@@ -64,7 +66,9 @@ async def ask(redis: AnyRedis, call: Callable[[], Awaitable[_Reply]]) -> _Reply:
         )
         raise Unavailable("the session store cannot be reached; try again in a moment") from error
     except RedisError as error:
-        _log_now_and_then(redis, f"refuses ({error}); see its memory, its disk and its rights")
+        _log_now_and_then(
+            redis, f"refuses ({error}); see that it is a Redis with this database, its memory, disk and rights"
+        )
         raise Unavailable("the session store refuses; try again in a moment") from error
 
 
@@ -89,6 +93,7 @@ def _log_now_and_then(redis: AnyRedis, what: str) -> None:
 def _address(redis: AnyRedis) -> str:
     """Where the store is, without user or password."""
     if isinstance(redis, RedisCluster):
-        return ", ".join(f"{node.host}:{node.port}" for node in redis.get_nodes()) or "the cluster"
+        nodes = redis.get_nodes() or redis.nodes_manager.startup_nodes.values()
+        return ", ".join(f"{node.host}:{node.port}" for node in nodes)
     where = redis.connection_pool.connection_kwargs
     return str(where["path"]) if "path" in where else f"{where.get('host')}:{where.get('port', 6379)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from onnx import TensorProto
 from tiny_bundles import Exported
 
 from model.export import ExportReport, parity
+from model.export.bundle import bundle_digest
 from model.export.float16 import halve_bundle
 from service.runtime import DeviceRuntime, check_stored_step, load_bundle
 
@@ -65,6 +67,13 @@ def test_what_is_no_float_bundle_is_refused(half: ExportReport, tmp_path: Path) 
     with pytest.raises(ValueError, match="no float bundle"):
         halve_bundle(half.folder, tmp_path / "again", "again")
     assert not (tmp_path / "again").exists()
+
+
+def test_its_source_stays(light: Exported, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(light[1].folder, tmp_path / "light"))
+    with pytest.raises(ValueError, match="another folder"):
+        halve_bundle(source, source, "light")
+    assert bundle_digest(source) == light[1].digest
 
 
 def test_one_that_differs_is_not_written(light: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

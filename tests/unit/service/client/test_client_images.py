@@ -96,14 +96,14 @@ def test_a_frame_may_come_from_any_of_the_usual_places(kind: str, tmp_path: Path
         case _:
             frame = tmp_path / "frame.png"
             Image.fromarray(RGB).save(frame)
-            assert frame_message(frame, None).data == frame.read_bytes()
+            assert frame_message(frame, None).data == frame_message(str(frame), None).data == frame.read_bytes()
             return
     message = frame_message(frame, None)
     np.testing.assert_array_equal(np.frombuffer(message.data, np.uint8).reshape(6, 8, 3), RGB)
     assert (message.height, message.width, message.format) == (6, 8, pb.IMAGE_FORMAT_RAW_RGB8)
 
 
-@pytest.mark.parametrize("frame", [Image.new("I", (4, 4)), "frame.png", [[1]], np.zeros((4, 4), np.uint8)])
+@pytest.mark.parametrize("frame", [Image.new("I", (4, 4)), 7, [[1]], np.zeros((4, 4), np.uint8)])
 def test_what_is_no_frame_is_named(frame: object) -> None:
     with pytest.raises(InvalidImage):
         frame_message(frame, None)  # type: ignore[arg-type]
@@ -112,7 +112,7 @@ def test_what_is_no_frame_is_named(frame: object) -> None:
 def test_a_mask_may_be_a_path_or_a_pillow_image(tmp_path: Path) -> None:
     path = tmp_path / "mask.png"
     path.write_bytes(indexed_png(IDS))
-    for mask in (path, Image.open(path), Image.fromarray(IDS), Image.fromarray(IDS > 0)):
+    for mask in (path, str(path), Image.open(path), Image.fromarray(IDS), Image.fromarray(IDS > 0)):
         np.testing.assert_array_equal(labels_of(mask) > 0, IDS > 0)
         server = decode_mask(EncodedImage(mask_message(mask).data), ImageLimits())
         np.testing.assert_array_equal(labels_of(mask), server)

@@ -153,6 +153,11 @@ async def test_a_mask_of_another_size_is_refused_by_the_server(kind: str, target
         await track(kind, target, video(2, 4, 4), LABELS)
 
 
+async def test_a_form_of_mask_that_there_is_not_is_named(kind: str, target: str) -> None:
+    with pytest.raises(InvalidOption, match="mask_format is png, raw, rle, probability, not 'rlee'"):
+        await track(kind, target, video(1), LABELS, mask_format="rlee")
+
+
 async def test_no_frames(kind: str, target: str) -> None:
     with pytest.raises(InvalidOption, match="first_mask"):
         await track(kind, target, [], LABELS)
