@@ -75,6 +75,7 @@ def demo(
 
     from s2spp.embedded import EmbeddedServer
     from s2spp.json_file import write_json
+    from service.client import Client
 
     if (video is None) != (mask is None):
         raise ValueError("--video and --mask go together: the mask says which object of the first frame to follow")
@@ -83,12 +84,14 @@ def demo(
     with Progress(*columns, console=Console(stderr=True)) as progress:
         clip = _own_clip(video, mask, frames) if video and mask else _rendered_clip(frames, progress)
         with EmbeddedServer(output / "server", bundle) as server:
+            with Client(server.grpc) as client:
+                model = client.model().name
             grpc = _over_grpc(server, clip, progress)
             rest, state_bytes = _over_rest(server, clip, progress)
         _write_pictures(output, clip, grpc, progress)
     rows = [_row(played, clip, state_bytes) for played in (grpc, rest)]
     same = all((a == b).all() for a, b in zip(grpc.labels, rest.labels, strict=True))
-    _show(console, rows, same, output)
+    _show(console, model, rows, same, output)
     if json_file is not None:
         write_json(json_file, {"runs": rows, "identical": same})
     if not same:
@@ -228,12 +231,12 @@ def _row(played: Played, clip: Clip, state_bytes: int) -> dict[str, object]:
     return row | {"fps": played.fps, "ms_p50": float(p50), "ms_p95": float(p95), "state_bytes": state_bytes}
 
 
-def _show(console: object, rows: list[dict[str, object]], same: bool, output: Path) -> None:
+def _show(console: object, model: str, rows: list[dict[str, object]], same: bool, output: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
     assert isinstance(console, Console)
-    table = Table(title="one object, frame by frame, client and server on this machine")
+    table = Table(title=f"{model}: one object, frame by frame, client and server on this machine")
     for column in ("path", "frames", "J", "frames/s", "ms p50", "ms p95", "state kept"):
         table.add_column(column, justify="left" if column == "path" else "right")
     for row in rows:

@@ -22,6 +22,7 @@ SharedRedis = Annotated[str | None, typer.Option("--redis-url", help="The Redis 
 Bundle = Annotated[
     str | None, typer.Option(help="Bundle folder, the name of a shipped one, or auto (int8 where it is fast).")
 ]
+Provider = Annotated[str | None, typer.Option(help="Where the model runs: cpu, or cuda.")]
 Threads = Annotated[int | None, typer.Option(help="Threads of the model; 0: one per core.")]
 StopWithStdin = Annotated[bool, typer.Option("--stop-with-stdin", hidden=True)]
 
@@ -33,6 +34,7 @@ def serve(
     data_dir: DataDir = None,
     redis_url: RedisUrl = None,
     bundle: Bundle = None,
+    provider: Provider = None,
     threads: Threads = None,
     stop_with_stdin: StopWithStdin = False,
 ) -> None:
@@ -55,6 +57,7 @@ def serve(
         data_dir=data_dir,
         redis_url=redis_url,
         bundle=bundle,
+        provider=provider,
         threads=threads,
     )
 
@@ -69,6 +72,7 @@ def worker(
     redis_url: SharedRedis = None,
     data_dir: AddressDir = None,
     bundle: Bundle = None,
+    provider: Provider = None,
     threads: Threads = None,
     stop_with_stdin: StopWithStdin = False,
 ) -> None:
@@ -90,6 +94,7 @@ def worker(
         data_dir=data_dir,
         redis_url=redis_url,
         bundle=bundle,
+        provider=provider,
         threads=threads,
     )
 

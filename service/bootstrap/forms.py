@@ -99,7 +99,7 @@ async def work(settings: Settings, *, stop_with_stdin: bool = False) -> None:
         stack.enter_context(announced(settings.data_dir, at))
         _log.info("worker %s serves %s: gRPC %s, metrics %s/metrics", name, runtime.info.name, address, at.http)
         await process.told_to_stop.wait()
-        _log.info("draining: running requests end, sessions are stored and go on elsewhere")
+        _log.info("draining: running requests end, sessions are stored and go on at the next worker")
         draining = True
         with suppress(Unavailable):
             await heartbeat.beat()
@@ -121,7 +121,7 @@ async def gateway(settings: Settings, *, stop_with_stdin: bool = False) -> None:
         stack.enter_context(announced(settings.data_dir, at))
         _log.info("gateway: REST %s (try %s/docs), gRPC %s", at.http, at.http, at.grpc)
         await process.told_to_stop.wait()
-        _log.info("stopping: streams go on at another gateway")
+        _log.info("stopping: running requests end; streams go on at the next gateway")
 
 
 @dataclass(frozen=True)

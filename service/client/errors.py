@@ -34,9 +34,10 @@ def error_from_call(error: grpc.RpcError, target: str) -> S2sppError:
     code, said = error.code(), error.details()
     # CANCELLED comes from a server that is stopping: nobody waits for a call that the SDK has cancelled.
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-        return Unavailable(
-            f"cannot reach an s2spp server at {target} ({said}); start one with `s2spp serve`, or check the address"
-        )
+        advice = "start one with `s2spp serve`, or check the address, host:port"
+        if "HTTP/2" in (said or ""):  # whoever speaks HTTP/1 there is most often our own other port
+            advice = "give the port of its gRPC (50051), not that of REST"
+        return Unavailable(f"cannot reach an s2spp server at {target} ({said}); {advice}")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Unavailable(f"no answer from {target} in time ({said}); try again, or allow a longer timeout_s")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:

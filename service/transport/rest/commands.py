@@ -61,7 +61,7 @@ def no_such(name: str, known: Collection[str]) -> str:
     """What is said of a name that is none of `known`: the one that is probably meant, else all of them."""
     near = get_close_matches(name, known, n=1)
     return f"there is no {name[:64]!r}; " + (
-        f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+        f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}" if known else "there are none here"
     )
 
 
@@ -86,6 +86,6 @@ def read_command(text: str) -> CommandIn:
         return CommandIn.model_validate_json(text)
     except ValidationError as error:
         raise InvalidOption(
-            f"text message: {first_faults(error, _NAMES)}. Images go as binary messages; text is "
-            '{"received_through": 7}, {"draw": {}} or {"remove": {"object_id": 2}}'
+            f"text message: {first_faults(error, _NAMES)} (images go as binary messages; text is "
+            '{"received_through": 7}, {"draw": {}} or {"remove": {"object_id": 2}})'
         ) from error
