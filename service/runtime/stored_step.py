@@ -45,6 +45,6 @@ def check_stored_step(runtime: Runtime, folder: Path) -> None:
     off = float(np.abs(found - expected).sum() / expected.sum()) if found.shape == expected.shape else float("inf")
     if not off <= _TOLERANCE:
         raise StoredStepError(
-            f"{runtime.info.name}: a stored step comes out differently on this machine (by {off:.1%} of the object): its "
-            "arithmetic does not suit the bundle. Use another one, s2spp-light for example"
+            f"{runtime.info.name}: a stored step comes out differently on this machine (by {off:.1%} of the object): "
+            "its arithmetic does not suit the bundle. Use another one, s2spp-light for example"
         )
