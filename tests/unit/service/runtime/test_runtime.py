@@ -118,9 +118,10 @@ def test_opening_sessions_leaves_their_state_and_no_working_memory(on_cpu: OnnxR
     frames, masks = zip(*scenes, strict=True)
     process = psutil.Process()
     before = process.memory_info().rss
-    states = on_cpu.initialise(frames, [mask[None] for mask in masks])
+    for _ in range(2):  # what the first leaves in pieces the second uses
+        states = on_cpu.initialise(frames, [mask[None] for mask in masks])
     left = process.memory_info().rss - before - sum(state.nbytes for state in states)
-    assert left < 40e6, "working on eight frames takes 170 MB"
+    assert left < 20e6, "working on eight frames takes 170 MB"
 
 
 @pytest.fixture
