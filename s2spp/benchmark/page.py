@@ -12,18 +12,18 @@ from s2spp.benchmark.result import SETTLED, Result
 from s2spp.benchmark.rows import ENOUGH, PATH_COLUMNS, START_COLUMNS, STORE_COLUMNS, path_rows, start_rows, store_rows
 
 _COLUMNS = f"""\
-- **path**: `raw`, the model alone, its frames decoded and resized beforehand, those of all sessions in batches of no
-  more objects and frames than the engine's; `engine`, in the same process, its snapshots kept in memory, so neither
-  packing nor Redis is in it; `grpc`, `ws`, `rest`, a server on the same machine with its embedded Redis. A REST answer
-  is stored before it leaves; over `grpc` and `ws` they are stored every few frames.
+- **path**: `raw`, the model alone, its frames decoded and resized beforehand and its output left as it is; `engine`,
+  in the same process, its snapshots kept in memory, so neither packing nor Redis is in it; `grpc`, `ws`, `rest`, a
+  server on the same machine with its embedded Redis. A REST answer is stored before it leaves; over `grpc` and `ws`
+  they are stored every few frames.
 - **sessions**, **objects**: sessions at a time, and objects in each.
 - **frames/s**: of all sessions together, with the usual number of frames under way in each (8; over REST 1), or as many
   as are answered in the time of this part where a frame takes long.
 - **of raw**: that, as a share of the bare model's frames/s, which took turns with it. Machines differ and swing; this
   share compares.
 - **ms p50**, **ms p95**: median and 95th percentile, one frame under way in each session, from handing a frame (JPEG,
-  854 x 480) to the client to having the whole mask (indexed PNG): sending, decoding and encoding are in it. Of `raw`:
-  the model's time for one frame of every session. p95 is blank where fewer than {ENOUGH} were timed.
+  854 x 480) to the client to having the whole mask (indexed PNG): sending, decoding and encoding are in it, but for
+  `raw`. p95 is blank where fewer than {ENOUGH} were timed.
 - **overhead ms p50**: median over those frames of that time less the frame's own inside onnxruntime. With several
   sessions it holds the wait for the others' frames."""
 _STORE = """\

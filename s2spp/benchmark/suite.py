@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from s2spp.benchmark.lanes import EngineLane, GrpcLane, Lane, RestLane, WebSocketLane
+from s2spp.benchmark.lanes import EngineLane, GrpcLane, Lane, RawLane, RestLane, WebSocketLane
 from s2spp.benchmark.machine import Others, describe_machine
 from s2spp.benchmark.material import Material
-from s2spp.benchmark.measure import Slice, measure_lanes, measure_raw
+from s2spp.benchmark.measure import Slice, measure_lanes
 from s2spp.benchmark.memory import measure_memory
 from s2spp.benchmark.plan import Plan
 from s2spp.benchmark.precision import compare_precisions, int8_conv_gops
@@ -27,6 +27,7 @@ from s2spp.benchmark.startup import measure_startup
 from s2spp.benchmark.store import measure_store
 from s2spp.benchmark.turns import in_turns
 from s2spp.embedded import EmbeddedServer
+from service.batching import BatchingQueue
 from service.bootstrap import FRAMES_IN_A_RUN, build_engine, load_runtime
 from service.core.ports import Runtime
 from service.runtime import BundleError
@@ -34,7 +35,7 @@ from service.runtime.choose import FLOAT, INT8
 from service.settings import Settings, variable
 
 # A POST waits for its answer, so a session over REST has one frame under way.
-_WINDOW = {"raw": 1, "engine": 8, "grpc": 8, "ws": 8, "rest": 1}
+_WINDOW = {"raw": 8, "engine": 8, "grpc": 8, "ws": 8, "rest": 1}
 
 
 def run_suite(plan: Plan, console: Console) -> Result:
@@ -82,20 +83,24 @@ async def _paths(
             stack.enter_context(server)
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=server.http, timeout=120))
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(server.grpc or "127.0.0.1:1"))
-        lanes: dict[str, Callable[[], Lane]] = {
-            "engine": lambda: EngineLane(engine),
-            "grpc": lambda: GrpcLane(channel),
-            "ws": lambda: WebSocketLane(server.http, client),
-            "rest": lambda: RestLane(client),
-        }
+        queue = BatchingQueue(runtime, settings.max_batch, FRAMES_IN_A_RUN[settings.provider])
+        stack.push_async_callback(queue.close)
+        prepared = material.for_model(runtime.info)
 
-        most = settings.max_batch, FRAMES_IN_A_RUN[settings.provider]
-        raw = partial(measure_raw, runtime, material.for_model(runtime.info), *most)
+        def lane(path: str, objects: int) -> Lane:
+            """Of a new session."""
+            if path == "raw":
+                return RawLane(queue, prepared, objects)
+            if path == "engine":
+                return EngineLane(engine)
+            if path == "grpc":
+                return GrpcLane(channel)
+            return WebSocketLane(server.http, client) if path == "ws" else RestLane(client)
 
         async def one_slice(path: str, sessions: int, objects: int, seconds: float) -> Slice:
-            if path == "raw":
-                return await asyncio.to_thread(raw, sessions, objects, seconds)
-            return await measure_lanes(lanes[path], sessions, objects, _WINDOW[path], material, seconds)
+            return await measure_lanes(
+                partial(lane, path, objects), sessions, objects, _WINDOW[path], material, seconds
+            )
 
         cells = [(sessions, objects) for objects in plan.objects for sessions in plan.sessions]
         task = progress.add_task("", total=len(cells) * len(plan.paths))

@@ -49,7 +49,7 @@ def bench(
 ) -> None:
     """Measure every way to the model beside the bare model, in one run: about a quarter of an hour.
 
-    raw: the model alone, in batches of no more objects and frames than the engine's. engine: in this process. grpc, ws,
+    raw: the model alone, its frames decoded and resized beforehand. engine: in this process. grpc, ws,
     rest: a server on this machine, 854 x 480 JPEG in and indexed PNG out, client included. ms: one frame under way per
     session, from sending it to having its mask (raw: one frame of every session); overhead: that less the frame's time
     inside the model. frames/s: with several frames under way, so it can be more than 1000 / ms. of raw: that as a
