@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -80,9 +81,14 @@ def _names(values: list[Any]) -> list[str]:
     return [value.name for value in values]
 
 
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Those that this process may use: by its affinity, and by the `quota` of its control group."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        allowed, period = (float(part) for part in quota.read_text().split())
+    except (OSError, ValueError):  # no control groups, or "max"
+        return count
+    return max(1, min(count, math.ceil(allowed / period)))
 
 
 def session_options(threads: int) -> ort.SessionOptions:
