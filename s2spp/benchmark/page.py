@@ -9,7 +9,17 @@ from pathlib import Path
 from s2spp.benchmark.machine import disturbed
 from s2spp.benchmark.plot import plot
 from s2spp.benchmark.result import SETTLED, Result
-from s2spp.benchmark.rows import ENOUGH, PATH_COLUMNS, START_COLUMNS, STORE_COLUMNS, path_rows, start_rows, store_rows
+from s2spp.benchmark.rows import (
+    ENOUGH,
+    PARTS_COLUMNS,
+    PATH_COLUMNS,
+    START_COLUMNS,
+    STORE_COLUMNS,
+    parts_rows,
+    path_rows,
+    start_rows,
+    store_rows,
+)
 
 _COLUMNS = f"""\
 - **path**: `raw`, the model alone, its frames decoded and resized beforehand and its output left as it is; `engine`,
@@ -26,6 +36,10 @@ _COLUMNS = f"""\
   `raw`. p95 is blank where fewer than {ENOUGH} were timed.
 - **overhead ms p50**: median over those frames of that time less the frame's own inside onnxruntime. With several
   sessions it holds the wait for the others' frames."""
+_PARTS = """\
+Milliseconds, means: **ms**, from handing a frame to the client to having its mask. **decode**: the JPEG, and resizing
+it for the model. **model**: inside onnxruntime. **mask**: the model's output merged and resized to the frame, and
+packed as a PNG. **engine**: all else in the engine, waiting and threads. **outside**: client, network and server."""
 _STORE = """\
 - **opening commit**: a new session, constant states too. **commit**: what changes, every {every} frames, with the
   answers that are not acknowledged yet. **resume**: a session that is not in memory, until it could take a frame.
@@ -55,6 +69,7 @@ def page(result: Result, path: Path, svg: str) -> str:
         "## Ways to the model",
         _table(PATH_COLUMNS, path_rows(result)),
         _COLUMNS,
+        *_parts(result),
         *_store(result),
         *_start(result),
         *_memory(result),
@@ -85,6 +100,17 @@ def _machine(result: Result) -> str:
     if told := disturbed(machine):
         said.append(told)
     return " ".join(said)
+
+
+def _parts(result: Result) -> Iterable[str]:
+    if not result.parts:
+        return []
+    return [
+        "## Where a frame's time goes",
+        "One session of one object, one frame under way.",
+        _table(PARTS_COLUMNS, parts_rows(result.parts)),
+        _PARTS,
+    ]
 
 
 def _store(result: Result) -> Iterable[str]:

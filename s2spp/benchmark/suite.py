@@ -20,9 +20,10 @@ from s2spp.benchmark.machine import Others, describe_machine
 from s2spp.benchmark.material import Material
 from s2spp.benchmark.measure import Slice, measure_lanes
 from s2spp.benchmark.memory import measure_memory
+from s2spp.benchmark.parts import StageSums, measure_parts, stage_sums
 from s2spp.benchmark.plan import Plan
 from s2spp.benchmark.precision import compare_precisions, int8_conv_gops
-from s2spp.benchmark.result import Memory, Precisions, Result, Run
+from s2spp.benchmark.result import Memory, PartsRow, Precisions, Result, Run
 from s2spp.benchmark.startup import measure_startup
 from s2spp.benchmark.store import measure_store
 from s2spp.benchmark.turns import in_turns
@@ -54,7 +55,7 @@ async def _run(plan: Plan, material: Material, progress: Progress) -> Result:
     gops = await asyncio.to_thread(int8_conv_gops, plan.threads)
     precisions = await asyncio.to_thread(_precisions, plan, material) if plan.precisions else None
     environment = {variable(name): str(limit) for name, limit in limits.items()}
-    runs = await _paths(plan, settings, environment, runtime, material, progress)
+    runs, parts = await _paths(plan, settings, environment, runtime, material, progress)
     store = None
     if plan.store:
         few = plan.objects[:2]  # which tell what one more adds
@@ -64,7 +65,7 @@ async def _run(plan: Plan, material: Material, progress: Progress) -> Result:
     if plan.memory_frames:
         memory = await measure_memory(plan.bundle, plan.threads, plan.memory_frames, material, progress)
     machine = describe_machine() | {"int8_conv_gops": gops, "others_cpu": others.share()}
-    return Result(machine, runs, memory, precisions, store, runtime.info.digest, plan.command(), start)
+    return Result(machine, runs, memory, precisions, store, runtime.info.digest, plan.command(), start, parts)
 
 
 async def _paths(
@@ -74,9 +75,10 @@ async def _paths(
     runtime: Runtime,
     material: Material,
     progress: Progress,
-) -> list[Run]:
+) -> tuple[list[Run], list[PartsRow]]:
     async with AsyncExitStack() as stack:
-        engine = await stack.enter_async_context(build_engine(settings, runtime=runtime))
+        watched = StageSums()
+        engine = await stack.enter_async_context(build_engine(settings, runtime=runtime, observer=watched))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="s2spp-bench-"))
         server = EmbeddedServer(Path(folder), plan.bundle, plan.threads, environment)
         if set(plan.paths) & {"grpc", "ws", "rest"}:
@@ -111,7 +113,13 @@ async def _paths(
             contenders = {path: partial(one_slice, path, sessions, objects) for path in plan.paths}
             seen = await in_turns(contenders, plan.seconds, advance)
             runs += [_run_of(path, runtime.info.name, sessions, objects, slices) for path, slices in seen.items()]
-        return runs
+        sums = {"engine": watched.read} | dict.fromkeys(("grpc", "ws"), partial(stage_sums, client))
+        parts = [
+            await measure_parts(path, lane(path, 1), sums[path], material, plan.seconds / 3)
+            for path in plan.paths
+            if path in sums
+        ]
+        return runs, parts
 
 
 def _run_of(path: str, bundle: str, sessions: int, objects: int, slices: Sequence[Slice]) -> Run:

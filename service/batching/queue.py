@@ -16,11 +16,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.batching.pace import Pace
 from service.core.errors import Unavailable
 from service.core.ports import Features, Runtime, Seen, StepResult
 from service.core.state import State
@@ -74,6 +76,7 @@ class BatchingQueue:
         self._kinds: list[int] = []  # of what runs
         self._wide = False  # what runs has all lanes
         self._quiet = _QUIET
+        self._pace = Pace()
         self._threads = ThreadPoolExecutor(runtime.lanes, thread_name_prefix="s2spp-runtime")
         self._starting = False
         self._closed = False
@@ -129,7 +132,7 @@ class BatchingQueue:
         self._arrived()
 
         def run(_: Sequence[_Item[_Reply]], wide: bool) -> list[_Reply]:  # its own: nothing joins it
-            return [work(lambda frame, state: self._runtime.step([frame], [state], wide=wide)[0])]
+            return [work(partial(self._step_alone, wide))]
 
         return await self._put(_STEP, run, np.empty((0, 0, 3), np.uint8), None, 0)
 
@@ -247,6 +250,16 @@ class BatchingQueue:
 
     def _encode_batch(self, batch: Sequence[_Item[Seen]], wide: bool) -> list[Seen]:
         return [self._runtime.encode(_pixels(item.frame), wide=wide) for item in batch]
+
+    def _step_alone(self, all_cores: bool, frame: ImageU8, state: State) -> StepResult:
+        """`all_cores`: they may be had."""
+        if self._runtime.lanes == 1 or not all_cores:
+            return self._runtime.step([frame], [state], wide=all_cores)[0]
+        kind = (frame.shape, state.objects)
+        wide = self._pace.wide(kind)
+        (result,) = self._runtime.step([frame], [state], wide=wide)
+        self._pace.ran(kind, wide, result.compute_ms)
+        return result
 
     def _step_batch(self, batch: Sequence[_Item[StepResult]], wide: bool) -> list[StepResult]:
         began = time.perf_counter()
