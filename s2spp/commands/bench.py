@@ -57,8 +57,9 @@ def bench(
 
     Times of different runs on a busy machine do not compare; ratios in one do. So --compare compares shares of raw.
 
-    Where a frame's time goes: decoding, model, mask, the rest. The store: time and bytes of a commit (every few frames), of the one that opens a session, and of a resume. Starts:
-    until a server answers. Memory: of a server over one long session; it should not grow.
+    Where a frame's time goes: decoding, model, mask, the rest. The store: time and bytes of a commit (every few
+    frames), of the one that opens a session, and of a resume. Starts: until a server answers. Memory: of a server
+    over one long session; it should not grow.
 
     Examples:
 
