@@ -6,15 +6,18 @@ import platform
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from s2spp.benchmark.live import FULL, PACE
 from s2spp.benchmark.machine import disturbed
 from s2spp.benchmark.plot import plot
 from s2spp.benchmark.result import SETTLED, Result
 from s2spp.benchmark.rows import (
     ENOUGH,
+    LIVE_COLUMNS,
     PARTS_COLUMNS,
     PATH_COLUMNS,
     START_COLUMNS,
     STORE_COLUMNS,
+    live_rows,
     parts_rows,
     path_rows,
     start_rows,
@@ -70,6 +73,7 @@ def page(result: Result, path: Path, svg: str) -> str:
         _table(PATH_COLUMNS, path_rows(result)),
         _COLUMNS,
         *_parts(result),
+        *_live(result),
         *_store(result),
         *_start(result),
         *_memory(result),
@@ -110,6 +114,19 @@ def _parts(result: Result) -> Iterable[str]:
         "One session of one object, one frame under way.",
         _table(PARTS_COLUMNS, parts_rows(result.parts)),
         _PARTS,
+    ]
+
+
+def _live(result: Result) -> Iterable[str]:
+    if not result.live:
+        return []
+    return [
+        "## Live sessions",
+        f"Over gRPC, each sends {PACE:g} frames a second, however long its masks take. More and more of them, until "
+        f"the machine is full: fewer than {FULL:.0%} of their frames are answered in time, and the others pile up.",
+        _table(LIVE_COLUMNS, live_rows(result.live)),
+        "**ms p50**, **ms p95**: from when a frame was due until its mask was there. **p95 of one**: as a multiple of "
+        "one session's.",
     ]
 
 

@@ -75,6 +75,18 @@ class StartRow:
 
 
 @dataclass(frozen=True)
+class LiveRow:
+    """So many sessions that send frames at a camera's pace: `fps`, those of all sessions that were answered in
+    time; `ms_*`, of `count` frames, from when it was due until its mask was there."""
+
+    sessions: int
+    count: int
+    fps: float
+    ms_p50: float
+    ms_p95: float
+
+
+@dataclass(frozen=True)
 class PartsRow:
     """Where the time of a frame goes on one way, milliseconds, means of `count` frames: in the whole; decoding and
     resizing the picture, the model, making the mask; what else is inside the engine (waiting, threads), and outside
@@ -134,6 +146,7 @@ class Result:
     command: str = ""
     start: Sequence[StartRow] = ()
     parts: Sequence[PartsRow] = ()
+    live: Sequence[LiveRow] = ()
 
     @property
     def bundle(self) -> str:
@@ -191,6 +204,7 @@ def read_result(path: Path) -> Result:
             found.get("command", ""),
             [from_known(StartRow, row) for row in found.get("start", [])],
             [from_known(PartsRow, row) for row in found.get("parts", [])],
+            [from_known(LiveRow, row) for row in found.get("live", [])],
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from s2spp.benchmark.lanes import EngineLane, GrpcLane, Lane, RawLane, RestLane, WebSocketLane
+from s2spp.benchmark.live import measure_live
 from s2spp.benchmark.machine import Others, describe_machine
 from s2spp.benchmark.material import Material
 from s2spp.benchmark.measure import Slice, measure_lanes
@@ -23,7 +24,7 @@ from s2spp.benchmark.memory import measure_memory
 from s2spp.benchmark.parts import StageSums, measure_parts, stage_sums
 from s2spp.benchmark.plan import Plan
 from s2spp.benchmark.precision import compare_precisions, int8_conv_gops
-from s2spp.benchmark.result import Memory, PartsRow, Precisions, Result, Run
+from s2spp.benchmark.result import LiveRow, Memory, PartsRow, Precisions, Result, Run
 from s2spp.benchmark.startup import measure_startup
 from s2spp.benchmark.store import measure_store
 from s2spp.benchmark.turns import in_turns
@@ -55,7 +56,7 @@ async def _run(plan: Plan, material: Material, progress: Progress) -> Result:
     gops = await asyncio.to_thread(int8_conv_gops, plan.threads)
     precisions = await asyncio.to_thread(_precisions, plan, material) if plan.precisions else None
     environment = {variable(name): str(limit) for name, limit in limits.items()}
-    runs, parts = await _paths(plan, settings, environment, runtime, material, progress)
+    runs, parts, live = await _paths(plan, settings, environment, runtime, material, progress)
     store = None
     if plan.store:
         few = plan.objects[:2]  # which tell what one more adds
@@ -65,7 +66,7 @@ async def _run(plan: Plan, material: Material, progress: Progress) -> Result:
     if plan.memory_frames:
         memory = await measure_memory(plan.bundle, plan.threads, plan.memory_frames, material, progress)
     machine = describe_machine() | {"int8_conv_gops": gops, "others_cpu": others.share()}
-    return Result(machine, runs, memory, precisions, store, runtime.info.digest, plan.command(), start, parts)
+    return Result(machine, runs, memory, precisions, store, runtime.info.digest, plan.command(), start, parts, live)
 
 
 async def _paths(
@@ -75,13 +76,13 @@ async def _paths(
     runtime: Runtime,
     material: Material,
     progress: Progress,
-) -> tuple[list[Run], list[PartsRow]]:
+) -> tuple[list[Run], list[PartsRow], list[LiveRow]]:
     async with AsyncExitStack() as stack:
         watched = StageSums()
         engine = await stack.enter_async_context(build_engine(settings, runtime=runtime, observer=watched))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="s2spp-bench-"))
         server = EmbeddedServer(Path(folder), plan.bundle, plan.threads, environment)
-        if set(plan.paths) & {"grpc", "ws", "rest"}:
+        if plan.live or set(plan.paths) & {"grpc", "ws", "rest"}:
             stack.enter_context(server)
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=server.http, timeout=120))
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(server.grpc or "127.0.0.1:1"))
@@ -119,7 +120,10 @@ async def _paths(
             for path in plan.paths
             if path in sums
         ]
-        return runs, parts
+        live: list[LiveRow] = []
+        if plan.live:
+            live = await measure_live(partial(lane, "grpc", 1), material, plan.seconds)
+        return runs, parts, live
 
 
 def _run_of(path: str, bundle: str, sessions: int, objects: int, slices: Sequence[Slice]) -> Run:

@@ -8,13 +8,16 @@ from rich.console import Console
 from rich.table import Table
 
 from s2spp.benchmark.compare import Change, Comparison, Pair
+from s2spp.benchmark.live import PACE
 from s2spp.benchmark.machine import disturbed
 from s2spp.benchmark.result import SETTLED, Result
 from s2spp.benchmark.rows import (
+    LIVE_COLUMNS,
     PARTS_COLUMNS,
     PATH_COLUMNS,
     START_COLUMNS,
     STORE_COLUMNS,
+    live_rows,
     parts_rows,
     path_rows,
     start_rows,
@@ -40,6 +43,9 @@ def print_result(console: Console, result: Result) -> None:
         )
     if result.parts:
         _print(console, "where a frame's time goes, ms, one under way", PARTS_COLUMNS, parts_rows(result.parts))
+    if result.live:
+        title = f"live sessions over gRPC, {PACE:g} frames/s each, until the machine is full"
+        _print(console, title, LIVE_COLUMNS, live_rows(result.live))
     if result.store is not None:
         title = f"the store: an embedded Redis, its log flushed to {result.store.filesystem} by each commit"
         _print(console, title, STORE_COLUMNS, store_rows(result.store))

@@ -46,6 +46,9 @@ def bench(
     start: Annotated[
         bool, typer.Option(help="Measure how long a server takes to start, and its imports.")
     ] = Plan.start,
+    live: Annotated[
+        bool, typer.Option(help="Measure more and more live sessions, until the machine is full.")
+    ] = Plan.live,
 ) -> None:
     """Measure every way to the model beside the bare model, in one run: about a quarter of an hour.
 
@@ -57,9 +60,9 @@ def bench(
 
     Times of different runs on a busy machine do not compare; ratios in one do. So --compare compares shares of raw.
 
-    Where a frame's time goes: decoding, model, mask, the rest. The store: time and bytes of a commit (every few
-    frames), of the one that opens a session, and of a resume. Starts: until a server answers. Memory: of a server
-    over one long session; it should not grow.
+    Live: sessions at a camera's pace. Where a frame's time goes: decoding, model, mask, the rest. The store: time
+    and bytes of a commit (every few frames), of the one that opens a session, and of a resume. Starts: until a
+    server answers. Memory: of a server over one long session; it should not grow.
 
     Examples:
 
@@ -89,7 +92,7 @@ def bench(
     if unknown := set(chosen) - set(PATHS):
         raise ValueError(f"no such path: {', '.join(sorted(unknown))}; there are {', '.join(PATHS)}")
     counts = _numbers(sessions), _numbers(objects, most=255)
-    plan = Plan(bundle, chosen, *counts, seconds, memory_frames, threads, precisions, store, start)
+    plan = Plan(bundle, chosen, *counts, seconds, memory_frames, threads, precisions, store, start, live)
     if measured is None:
         from s2spp.benchmark.suite import run_suite
 
