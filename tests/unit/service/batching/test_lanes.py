@@ -190,3 +190,12 @@ async def test_frames_are_read_ahead_for_lanes_that_have_nothing_to_do(
     assert queue.ahead == 1, "others wait already"
     runtime.gate.set()
     await asyncio.gather(*busy, *waiting)
+
+
+@pytest.mark.parametrize(("lanes", "waiting", "wide"), [(2, 2, False), (4, 2, True), (4, 3, False), (64, 5, False)])
+async def test_all_lanes_are_for_less_work_than_they_speed_one_run_up(lanes: int, waiting: int, wide: bool) -> None:
+    runtime = FakeRuntime(lanes=lanes)
+    queue = BatchingQueue(runtime, max_objects=8, max_frames=1)
+    await asyncio.gather(*(queue.step(frame(seed), begun()) for seed in range(waiting)))
+    assert runtime.wide[0] is wide
+    await queue.close()
