@@ -80,6 +80,7 @@ class BatchingQueue:
         self._wide = False  # what runs has all lanes
         self._quiet = _QUIET
         self._pace = Pace()
+        self._faster = 1 / (_SERIAL + (1 - _SERIAL) / runtime.lanes)  # a run on all lanes
         self._threads = ThreadPoolExecutor(runtime.lanes, thread_name_prefix="s2spp-runtime")
         self._starting = False
         self._closed = False
@@ -152,8 +153,8 @@ class BatchingQueue:
 
     def _together(self, objects: int) -> int:
         """So many objects of a frame in a run: all where it has all cores, and else some for each lane."""
-        alone = self._quiet == _QUIET
-        return min(self._max_objects, objects if alone else -(-objects // self._runtime.lanes))
+        whole = self._quiet == _QUIET or objects < self._faster
+        return min(self._max_objects, objects if whole else -(-objects // self._runtime.lanes))
 
     async def _encode(self, frame: ImageU8, urgent: float | None) -> Seen:
         return await self._put(_ENCODE, self._encode_batch, frame, None, 0, urgent=urgent)
@@ -195,9 +196,8 @@ class BatchingQueue:
     def _has_all(self, waiting: int) -> bool:
         """Whether a run gets all cores, `waiting` being how much there is to do, itself included."""
         lanes = self._runtime.lanes
-        faster = 1 / (_SERIAL + (1 - _SERIAL) / lanes)
         # With few lanes two senders in turns are slower than side by side, even if one waits when the other comes.
-        return lanes == 1 or (waiting < faster and (lanes > _FEW or self._quiet == _QUIET))
+        return lanes == 1 or (waiting < self._faster and (lanes > _FEW or self._quiet == _QUIET))
 
     async def _work(self, batch: list[_Item[Any]], wide: bool) -> None:
         await self._answer(batch, wide)
