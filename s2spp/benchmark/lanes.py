@@ -71,7 +71,11 @@ class RawLane:
         seen: Seen = self._material.frame(frame_index)
         if not before.done():
             seen = await self._queue.encode(self._material.frame(frame_index))
-        result = await self._queue.step(seen, await before)
+        try:
+            result = await self._queue.step(seen, await before)
+        except BaseException:
+            made.cancel()  # nor is there anything to step from for those behind it
+            raise
         made.set_result(result.state)
         return result.compute_ms + (seen.made.seconds * 1e3 if isinstance(seen, Features) else 0.0)
 

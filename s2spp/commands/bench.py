@@ -54,7 +54,7 @@ def bench(
 
     raw: the model alone, its frames decoded and resized beforehand. engine: in this process. grpc, ws,
     rest: a server on this machine, 854 x 480 JPEG in and indexed PNG out, client included. ms: one frame under way per
-    session, from sending it to having its mask (raw: one frame of every session); overhead: that less the frame's time
+    session, from sending it to having its mask; overhead: that less the frame's time
     inside the model. frames/s: with several frames under way, so it can be more than 1000 / ms. of raw: that as a
     share of the bare model's, measured in turns with it.
 

@@ -18,7 +18,7 @@ def export(
         Path | None, typer.Option(help="JSON file of `s2spp evaluate --json`: the measured J and F go in.")
     ] = None,
 ) -> None:
-    """Write a checkpoint as a model bundle (manifest, init.onnx, step.onnx) and check it against torch.
+    """Write a checkpoint as a model bundle (manifest, graphs, weights) and check it against torch.
 
     A bundle whose masks differ from torch's is not written.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
+from dataclasses import dataclass, field
 from statistics import median
 
 # What counts of either way: the middle one of so many runs.
@@ -11,7 +12,18 @@ _RUNS = 5
 # One in so many runs goes the way that seemed slower.
 _TRY_NARROW, _TRY_WIDE = 50, 10
 # Kinds of runs that are remembered.
-_KINDS = 16
+_KINDS = 32
+
+
+@dataclass
+class _Kind:
+    runs: int = 0
+    wide_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_RUNS))
+    narrow_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_RUNS))
+
+    @property
+    def wide_is_faster(self) -> bool:
+        return not self.wide_ms or not self.narrow_ms or median(self.wide_ms) < median(self.narrow_ms)
 
 
 class Pace:
@@ -19,19 +31,20 @@ class Pace:
     several times as long as a run on one core, which waits for nobody."""
 
     def __init__(self) -> None:
-        self._ms: dict[Hashable, dict[bool, deque[float]]] = {}
-        self._runs: dict[Hashable, int] = {}
+        self._kinds: dict[Hashable, _Kind] = {}
 
     def wide(self, kind: Hashable) -> bool:
         """How the next run of this `kind` (such take equally long) is to go."""
-        ms = self._ms.get(kind)
-        faster = ms is None or not ms[False] or not ms[True] or median(ms[True]) < median(ms[False])
-        count = self._runs[kind] = self._runs.get(kind, 0) + 1
-        return faster != (count % (_TRY_NARROW if faster else _TRY_WIDE) == 0)
+        known = self._known(kind)
+        known.runs += 1
+        faster = known.wide_is_faster
+        return faster != (known.runs % (_TRY_NARROW if faster else _TRY_WIDE) == 0)
 
     def ran(self, kind: Hashable, wide: bool, ms: float) -> None:
-        if kind not in self._ms and len(self._ms) == _KINDS:
-            oldest = next(iter(self._ms))
-            del self._ms[oldest], self._runs[oldest]
-        of_kind = self._ms.setdefault(kind, {way: deque(maxlen=_RUNS) for way in (True, False)})
-        of_kind[wide].append(ms)
+        known = self._known(kind)
+        (known.wide_ms if wide else known.narrow_ms).append(ms)
+
+    def _known(self, kind: Hashable) -> _Kind:
+        if kind not in self._kinds and len(self._kinds) == _KINDS:
+            del self._kinds[next(iter(self._kinds))]  # the oldest
+        return self._kinds.setdefault(kind, _Kind())

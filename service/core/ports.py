@@ -119,9 +119,12 @@ class StepQueue(Protocol):
         """Nothing runs and nothing waits; and a frame with so many objects would run as one."""
         ...
 
-    async def alone(self, work: Callable[[Callable[[ImageU8, State], StepResult]], _Result]) -> _Result:
+    async def alone(
+        self, size: tuple[int, int], objects: int, work: Callable[[Callable[[ImageU8, State], StepResult]], _Result]
+    ) -> _Result:
         """Run `work` in the runtime's thread, where it steps by the function that it is given: all that a frame takes,
-        without waiting for another thread. For who finds the queue idle: others wait for all of it."""
+        without waiting for another thread. `size`, `objects`: of the frame that it will step. For who finds the queue
+        idle: others wait for all of it."""
         ...
 
 
@@ -300,7 +303,7 @@ class FrameTimes:
     """Where the time of one answered frame went. `total`: from its acceptance until its answer was ready; what is in
     none of the stages was spent waiting for the frames before, or for a thread. `features`: encoding it ahead of its
     turn, None where that was part of its step. `queue`: from handing the frame to the runtime until its run began.
-    `compute`: that run inside the model, all frames of its batch together."""
+    `compute`: that run inside the model; on a GPU, all frames of its batch together."""
 
     frame_index: int
     total: Period

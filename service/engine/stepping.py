@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -148,7 +148,7 @@ class Stepper:
             result = step(frame, followed.state)
             return _way(result, followed, decode, queue, *_answered(session, entry, result, followed))
 
-        way = await self._queue.alone(work)
+        way = await self._queue.alone(session.size, len(followed.object_ids), work)
         if way.stages is not None:
             session.newest_ready = max(session.newest_ready, entry.index)
         turn.step(way.followed)
@@ -162,7 +162,8 @@ class Stepper:
         if not isinstance(found, S2sppError):
             session.newest_ready = max(session.newest_ready, entry.index)
             frame = found[0]
-            if not session.realtime:  # there a newer one may come before its turn, and it would be for nothing
+            # Before its turn; but in realtime a newer one may come before that, and it would be for nothing.
+            if not session.realtime and not before.stepped.done():
                 frame = await self._queue.encode(frame, urgent=entry.urgent)
         followed = await self._before(resident, entry, before)
         if session.realtime and entry.index < session.newest_ready:
@@ -176,7 +177,8 @@ class Stepper:
         result = await self._queue.step(frame, followed.state, urgent=entry.urgent)
         turn.step(Followed(followed.object_ids, result.state))
         features = frame.made if isinstance(frame, Features) else None
-        answered = await self._threaded(lambda: _answered(session, entry, result, followed, features))
+        in_all = replace(result, compute_ms=result.compute_ms + (features.seconds * 1e3 if features else 0.0))
+        answered = await self._threaded(lambda: _answered(session, entry, in_all, followed))
         queue = Period(handed_at, handed_at + result.queue_ms / 1e3)
         return _way(result, followed, found[1], queue, *answered, features)
 
@@ -320,11 +322,8 @@ def _reading(session: Session, entry: Entry, image: EncodedImage, limits: Engine
     return found
 
 
-def _answered(
-    session: Session, entry: Entry, result: StepResult, followed: Followed, features: Period | None = None
-) -> tuple[Answer, Period]:
+def _answered(session: Session, entry: Entry, result: StepResult, followed: Followed) -> tuple[Answer, Period]:
     """For a thread."""
-    ahead_ms = features.seconds * 1e3 if features is not None else 0.0
     return _timed(
         lambda: make_answer(
             entry.index,
@@ -332,7 +331,7 @@ def _answered(
             followed.object_ids,
             session.frame_size,
             session.options.mask_format,
-            result.compute_ms + ahead_ms,
+            result.compute_ms,
         )
     )
 

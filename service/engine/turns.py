@@ -75,7 +75,7 @@ class Ahead:
 
     def _leave(self, most: Callable[[], int]) -> None:
         self._reading -= 1
-        while self._waiting and self._reading < max(1, most()):
+        while self._waiting and self._reading < most():
             if not (waiting := self._waiting.popleft()).done():
                 self._reading += 1
                 waiting.set_result(None)

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.core.ports import Seen, StepResult
+from service.core.ports import Features, Seen, StepResult
 from service.core.state import HostRows, Rows, State
 from service.core.types import ImageU8, ModelInfo
 from service.runtime.batch import frame_rows, parts, stacked, warm_up
@@ -72,7 +72,8 @@ class DeviceRuntime:
         return [state.take(rows) for rows in parts(counts)]
 
     def step(self, frames: Sequence[Seen], states: Sequence[State], *, wide: bool = True) -> list[StepResult]:
-        pixels = [frame for frame in frames if isinstance(frame, np.ndarray)]  # all of them: see encode
+        pixels = [frame for frame in frames if not isinstance(frame, Features)]
+        assert len(pixels) == len(frames), "a device is given frames as they are: see encode"
         began = time.perf_counter()
         counts = [state.objects for state in states]
         states = [State(self._there(state.changing, self._max_batch), self._there(state.constant)) for state in states]

@@ -91,6 +91,17 @@ def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     return max(1, min(count, math.ceil(allowed / period)))
 
 
+def physical_cores(cpus: Path = Path("/sys/devices/system/cpu")) -> int:
+    """Where two of this process's cores are one, their threads in one run only wait for each other."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    try:
+        siblings = {(cpus / f"cpu{n}/topology/thread_siblings_list").read_text() for n in os.sched_getaffinity(0)}
+    except OSError:
+        return len(os.sched_getaffinity(0))
+    return len(siblings)
+
+
 def session_options(threads: int) -> ort.SessionOptions:
     """`threads`: of the CPU provider, 0 for one per core."""
     options = ort.SessionOptions()

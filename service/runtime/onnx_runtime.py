@@ -16,7 +16,7 @@ from service.core.types import ImageU8, ModelInfo
 from service.runtime.allocator import release_free_memory
 from service.runtime.batch import frame_rows, parts, stacked, warm_up
 from service.runtime.bundle import Bundle
-from service.runtime.graphs import Graphs, cores
+from service.runtime.graphs import Graphs, cores, physical_cores
 
 
 class OnnxRuntime:
@@ -27,12 +27,13 @@ class OnnxRuntime:
     counts for who is alone, and what counts where there is work for both."""
 
     def __init__(self, bundle: Bundle, threads: int = 0, chosen: str = "") -> None:
-        """`threads`: 0 for one per core. `chosen`: see ModelInfo. Raises BundleError when the graphs are not what the
-        manifest says."""
+        """`threads`: cores; 0 for all that the process may use. `chosen`: see ModelInfo. Raises BundleError when the
+        graphs are not what the manifest says."""
         self.lanes = threads or cores()
         self._graphs = Graphs(bundle, "cpu", chosen)
-        self._init = self._graphs.init(self.lanes)
-        wide = self._graphs.halves(self.lanes)
+        # Runs may be under way beside it.
+        self._init = self._graphs.init(max(1, self.lanes // 2))
+        wide = self._graphs.halves(threads or min(self.lanes, physical_cores()))
         narrow = self._graphs.halves(1) if self.lanes > 1 else wide
         self._halves = {True: wide, False: narrow}
         self._features = [value.name for value in wide[0].get_outputs()]

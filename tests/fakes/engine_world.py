@@ -175,8 +175,11 @@ class World:
         limits: EngineLimits | None = None,
         info: ModelInfo = INFO,
         runtime: Callable[[], Runtime] | None = None,
+        lanes: int = 2,
     ) -> None:
-        """`runtime`: makes one for each engine, in place of the fake."""
+        """`runtime`: makes one for each engine, in place of the fake, which has so many `lanes`; with one, frames share
+        a run."""
+        self._lanes = lanes
         self.limits = limits or EngineLimits()
         self._make_runtime = runtime
         self.clock = FakeClock()
@@ -186,9 +189,9 @@ class World:
         self.start(info)
 
     def start(self, info: ModelInfo = INFO) -> None:
-        self.runtime = FakeRuntime(info, lanes=2)
+        self.runtime = FakeRuntime(info, lanes=self._lanes)
         runtime = self._make_runtime() if self._make_runtime else self.runtime
-        queue = BatchingQueue(runtime, max_objects=16, max_frames=16)
+        queue = BatchingQueue(runtime, max_objects=16, max_frames=16 if self._lanes == 1 else 1)
         self._queues.append(queue)
         self.wire = Wire(self.store)
         self.engine = LocalEngine(queue, self.wire, runtime.info, self.limits, self.clock, self.watcher)
@@ -207,6 +210,7 @@ class World:
         await self.engine.close()
         for queue in self._queues:
             await queue.close()
+        assert not self.runtime.forbidden
 
     async def open(
         self,

@@ -30,6 +30,7 @@ async def queue(runtime: FakeRuntime) -> AsyncIterator[BatchingQueue]:
     yield queue
     runtime.gate.set()
     await queue.close()
+    assert not runtime.forbidden
 
 
 def frame(seed: int, height: int = 16, width: int = 32) -> ImageU8:
@@ -196,7 +197,7 @@ async def test_a_frame_with_more_objects_takes_several_batches_and_others_come_i
     await asyncio.sleep(0)
     runtime.gate.set()
     result, others = await calls
-    assert runtime.batches[-4:] == [("step", 1, 8), ("step", 1, 2), ("step", 1, 8), ("step", 1, 5)]
+    assert runtime.batches[-4:] == [("step", 1, 7), ("step", 1, 2), ("step", 1, 7), ("step", 1, 7)]
     assert_same(result.state, expected.state)
     assert np.array_equal(result.probability, expected.probability)
     assert result.compute_ms == 3 and result.queue_ms > 0
@@ -311,7 +312,7 @@ async def test_closing_answers_everybody(runtime: FakeRuntime, queue: BatchingQu
 async def test_work_alone_steps_as_the_queue_does(queue: BatchingQueue) -> None:
     state, expected = await alone(1, 2)
     assert queue.idle(8) and not queue.idle(9)  # which would take two runs
-    result = await queue.alone(lambda step: step(frame(2), state))
+    result = await queue.alone((16, 32), 1, lambda step: step(frame(2), state))
     assert np.array_equal(result.probability, expected.probability)
     assert_same(result.state, expected.state)
 
@@ -319,7 +320,7 @@ async def test_work_alone_steps_as_the_queue_does(queue: BatchingQueue) -> None:
 async def test_the_queue_is_idle_once_nothing_runs_or_waits(runtime: FakeRuntime, queue: BatchingQueue) -> None:
     busy = await hold(runtime, queue)
     assert not queue.idle(1)
-    waiting = asyncio.create_task(queue.alone(lambda _: 7))
+    waiting = asyncio.create_task(queue.alone((16, 32), 1, lambda _: 7))
     runtime.gate.set()
     assert await waiting == 7
     await busy
@@ -328,5 +329,5 @@ async def test_the_queue_is_idle_once_nothing_runs_or_waits(runtime: FakeRuntime
 
 async def test_work_alone_that_fails_fails_for_its_caller_only(queue: BatchingQueue) -> None:
     with pytest.raises(ZeroDivisionError):
-        await queue.alone(lambda _: 1 // 0)
+        await queue.alone((16, 32), 1, lambda _: 1 // 0)
     await queue.initialise(frame(1), masks(1, 1))

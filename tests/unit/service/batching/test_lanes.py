@@ -12,11 +12,12 @@ import pytest
 from numpy.typing import NDArray
 
 from service.batching import BatchingQueue
+from service.core.errors import Unavailable
 from service.core.ports import Features
 from service.core.state import State
 from service.core.types import ImageU8
 from tests.fakes.runtime import FakeRuntime
-from tests.fakes.waiting import until
+from tests.fakes.waiting import PATIENCE_S, until
 
 
 @pytest.fixture
@@ -30,6 +31,7 @@ async def queue(runtime: FakeRuntime) -> AsyncIterator[BatchingQueue]:
     yield queue
     runtime.gate.set()
     await queue.close()
+    assert not runtime.forbidden
 
 
 def frame(seed: int) -> ImageU8:
@@ -88,7 +90,7 @@ async def test_what_comes_while_a_wide_run_is_under_way_waits_for_it(
     runtime.gate.clear()
     wide = asyncio.create_task(queue.step(frame(1), begun()))
     await until(lambda: runtime.busy)
-    other = asyncio.create_task(queue.step(frame(2), begun()))  # beside it, the fake would fail
+    other = asyncio.create_task(queue.step(frame(2), begun()))
     await asyncio.sleep(0.005)
     runtime.gate.set()
     await asyncio.gather(wide, other)
@@ -170,7 +172,7 @@ async def test_a_frame_whose_part_fails_fails_as_one(runtime: FakeRuntime, queue
 
 
 async def test_openings_come_one_after_the_other(runtime: FakeRuntime, queue: BatchingQueue) -> None:
-    """Beside each other, the fake would fail; what else there is goes on beside them."""
+    """What else there is goes on beside them."""
     runtime.gate.clear()
     openings = [asyncio.create_task(queue.initialise(frame(seed), masks(1))) for seed in range(3)]
     step = asyncio.create_task(queue.step(frame(3), begun()))
@@ -192,10 +194,48 @@ async def test_frames_are_read_ahead_for_lanes_that_have_nothing_to_do(
     await asyncio.gather(*busy, *waiting)
 
 
-@pytest.mark.parametrize(("lanes", "waiting", "wide"), [(2, 2, False), (4, 2, True), (4, 3, False), (64, 5, False)])
-async def test_all_lanes_are_for_less_work_than_they_speed_one_run_up(lanes: int, waiting: int, wide: bool) -> None:
-    runtime = FakeRuntime(lanes=lanes)
-    queue = BatchingQueue(runtime, max_objects=8, max_frames=1)
-    await asyncio.gather(*(queue.step(frame(seed), begun()) for seed in range(waiting)))
-    assert runtime.wide[0] is wide
-    await queue.close()
+async def test_what_is_encoded_ahead_does_not_wait_for_ever(runtime: FakeRuntime, queue: BatchingQueue) -> None:
+    """Sessions whose frames are steps at once, as those of cameras are, keep all lanes busy."""
+    runtime.delay_s = 0.002
+    over = False
+
+    async def camera() -> None:
+        while not over:
+            await queue.step(frame(1), begun())
+
+    cameras = [asyncio.create_task(camera()) for _ in range(4)]
+    await asyncio.sleep(0.02)
+    async with asyncio.timeout(PATIENCE_S):
+        await queue.encode(frame(2))
+    over = True
+    await asyncio.gather(*cameras)
+
+
+async def test_an_urgent_frame_stays_in_one_piece(runtime: FakeRuntime, queue: BatchingQueue) -> None:
+    await asyncio.gather(*await hold_and_go(runtime, queue))
+    runtime.batches.clear()
+    await queue.step(frame(1), begun(5), urgent=1.0)
+    assert runtime.batches == [("step", 1, 5)]
+
+
+async def test_a_lane_is_free_again_whatever_its_run_came_to(runtime: FakeRuntime, queue: BatchingQueue) -> None:
+    for _ in range(3):
+        runtime.failures = 2
+        results = await asyncio.gather(*(queue.step(frame(seed), begun()) for seed in range(2)), return_exceptions=True)
+        assert all(isinstance(result, RuntimeError) for result in results)
+        assert queue.idle(1)
+    await queue.step(frame(1), begun())
+
+
+async def test_closing_with_all_lanes_busy_answers_everybody(runtime: FakeRuntime, queue: BatchingQueue) -> None:
+    busy = await hold(runtime, queue)
+    waiting = [asyncio.create_task(queue.step(frame(seed), begun(3))) for seed in range(3)]
+    waiting.append(asyncio.create_task(queue.encode(frame(9))))  # type: ignore[arg-type]
+    await asyncio.sleep(0.005)
+    closing = asyncio.create_task(queue.close())
+    await asyncio.sleep(0.005)
+    runtime.gate.set()
+    await closing
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(result, Unavailable) for result in results)
+    assert len(await asyncio.gather(*busy)) == 2, "what ran is answered"

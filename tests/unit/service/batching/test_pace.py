@@ -39,4 +39,4 @@ def test_kinds_are_told_apart_and_few_are_kept() -> None:
     assert go(pace, 5, 14, 23, "other") == [True] * 5
     for number in range(100):
         go(pace, 2, 1, 2, f"kind {number}")
-    assert len(pace._ms) <= 16 and len(pace._runs) <= 17
+    assert len(pace._kinds) <= 32

@@ -10,10 +10,10 @@ import pytest
 
 from s2spp.geometry import frame_to_model, model_size
 from service.core.errors import FrameGap, S2sppError
-from service.core.types import Flow, ImageU8, MaskFormat, SessionOptions
+from service.core.types import Flow, ImageU8, MaskFormat, SessionId, SessionOptions
 from tests.fakes.engine_world import RELAXED, World, raw_frame, undisturbed
 from tests.fakes.runtime import INFO
-from tests.fakes.waiting import until
+from tests.fakes.waiting import PATIENCE_S, until
 
 
 @pytest.fixture
@@ -40,7 +40,8 @@ async def test_frames_behind_are_encoded_while_one_is_stepped_and_not_a_whole_wi
     while not all(call.done() for call in calls):
         most = max(most, len(world.runtime.encoded) - sum(call.done() for call in calls))
         await asyncio.sleep(0.001)
-    assert 2 <= most <= 6, "one for each lane, one whose turn is next, one that is stepped or answered"
+    assert len(world.runtime.encoded) >= 5
+    assert most <= 6, "one for each lane, one whose turn is next, one that is stepped or answered"
     answers = [call.result().answer for call in calls]
     assert answers == (await undisturbed(11, objects=1))[1:]
 
@@ -71,3 +72,27 @@ async def test_realtime_frames_are_not_encoded_before_their_turn(world: World) -
     world.runtime.gate.set()
     await asyncio.gather(*calls, return_exceptions=True)
     assert not world.runtime.encoded, "a newer one may come before, and it would be for nothing"
+
+
+async def test_cameras_do_not_keep_a_lossless_session_from_its_turn(world: World) -> None:
+    """Their frames are steps at once, its frames are encoded first."""
+    cameras = [await world.open(objects=1, options=SessionOptions(MaskFormat.RAW, Flow.REALTIME)) for _ in range(6)]
+    session = await world.open(objects=1)
+    world.runtime.delay_s = 0.003
+    over = False
+
+    async def camera(own: SessionId) -> None:
+        index = 0
+        while not over:
+            index += 1
+            await asyncio.gather(
+                *(world.post(own, index + n, durability=RELAXED) for n in range(2)), return_exceptions=True
+            )
+            index += 1
+
+    running = [asyncio.create_task(camera(own)) for own in cameras]
+    async with asyncio.timeout(PATIENCE_S):
+        for at in range(1, 7, 3):
+            await asyncio.gather(*(world.post(session, at + n, durability=RELAXED) for n in range(3)))
+    over = True
+    await asyncio.gather(*running)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.runtime.graphs import cores
+from service.runtime.graphs import cores, physical_cores
 
 ALL = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -27,3 +27,13 @@ def test_no_more_than_the_control_group_allows(tmp_path: Path, quota: str, expec
     (tmp_path / "cpu.max").write_text(quota + "\n")
     assert cores(tmp_path / "cpu.max") == min(expected, ALL or 1)
     assert cores(tmp_path / "none") == ALL
+
+
+def test_two_threads_of_one_core_are_one_core(tmp_path: Path) -> None:
+    for n in range(os.cpu_count() or 1):
+        folder = tmp_path / f"cpu{n}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(f"{n // 2 * 2}-{n // 2 * 2 + 1}")
+    if hasattr(os, "sched_getaffinity"):
+        assert physical_cores(tmp_path) == len({n // 2 for n in os.sched_getaffinity(0)})
+    assert physical_cores(tmp_path / "none") == ALL
