@@ -3,10 +3,11 @@ batch 5 with mixed frames."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.export.graphs import STATE_DTYPE, rows
+from model.export.halves import ENCODE, RECUR, STEP
 from model.network import RecurrentState, S2Spp
 
 States = dict[str, NDArray[np.float16]]
@@ -67,12 +69,24 @@ def parity_clip(frames: int, size: tuple[int, int], seed: int) -> tuple[NDArray[
 def open_graphs(folder: Path, *, exact: bool = False) -> tuple[ort.InferenceSession, ort.InferenceSession]:
     """(init, step) of a bundle on the CPU, as it is served. `exact`: 8-bit convolutions are worked out in float, which
     no processor gets wrong."""
-    in_float = ort.SessionOptions()
     # 8-bit weights for float arithmetic, as an int8 bundle's init graph has them, are unpacked once.
-    in_float.add_session_config_entry("session.disable_quant_qdq", "1")
-    step_options = in_float if exact else ort.SessionOptions()
-    init = ort.InferenceSession(folder / "init.onnx", in_float, providers=["CPUExecutionProvider"])
-    return init, ort.InferenceSession(folder / "step.onnx", step_options, providers=["CPUExecutionProvider"])
+    return _opened(folder / "init.onnx", in_float=True), _opened(folder / STEP, in_float=exact)
+
+
+def halves_off(folder: Path, feed: Mapping[str, NDArray[Any]], probability: NDArray[np.float32]) -> float:
+    """How far both halves of a step are off from it, at most: the step gives `probability` for `feed`, exactly."""
+    encode, recur = (_opened(folder / name, in_float=True) for name in (ENCODE, RECUR))
+    features = encode.run(None, {"frame": feed["frame"]})
+    given = dict(zip((value.name for value in encode.get_outputs()), features, strict=True)) | dict(feed)
+    found = recur.run(["probability"], {value.name: given[value.name] for value in recur.get_inputs()})[0]
+    return float(np.abs(found - probability).max())
+
+
+def _opened(path: Path, *, in_float: bool) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    if in_float:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def check_parity(network: S2Spp, folder: Path) -> list[Parity]:

@@ -10,6 +10,7 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
+from model.export.check import write_check
 from model.export.halves import ENCODE, RECUR, STEP, split_step, write_halves
 from model.export.parity import open_graphs, parity_clip
 from service.runtime import find_bundle
@@ -86,3 +87,11 @@ def test_a_graph_without_weights_in_a_file_of_their_own(tmp_path: Path) -> None:
     given = first_step(folder, (32, 48))
     for one, other in zip(in_halves(folder, given), opened(folder, STEP).run(None, given), strict=True):
         assert np.array_equal(one, other)
+
+
+def test_halves_of_another_step_are_not_sealed(tmp_path: Path) -> None:
+    one, other = (write_tiny_bundle(tmp_path / name, gain=gain) for name, gain in (("one", 0.2), ("other", 0.9)))
+    write_check(one, 16)
+    (one / RECUR).write_bytes((other / RECUR).read_bytes())
+    with pytest.raises(ValueError, match="off from"):
+        write_check(one, 16)
