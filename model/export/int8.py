@@ -25,6 +25,7 @@ from model.export.bundle import GRAPHS, MANIFEST, seal, write_beside
 from model.export.onnx_files import HALF
 from model.export.parity import open_graphs
 from model.export.shared_weights import share_weights
+from model.export.stem import widen_stem
 from s2spp.geometry import frame_to_model, mask_to_model, model_size
 
 Feed = dict[str, NDArray[Any]]
@@ -63,6 +64,7 @@ def quantise_bundle(
     with write_beside(folder.absolute(), source) as work:
         convolutions = _quantise(source / "step.onnx", work / "step.onnx", feeds)
         _store_as_int8(source / "init.onnx", work / "init.onnx", work / "step.onnx")
+        widen_stem(work / "step.onnx")
         share_weights(work, GRAPHS)
         manifest |= {"name": name, "quantised_from": manifest["digest"], "scores": dict(scores or {})}
         digest, megabytes = seal(work, manifest)
