@@ -22,8 +22,8 @@ from service.core.types import Durability, EncodedImage, ImageFormat, MaskFormat
 from service.settings import Settings
 
 _Result = TypeVar("_Result")
-# Enough for decoding ahead of the model; more would only hold frames.
-_WINDOW = 3
+# Enough to keep a few cores busy; more would only hold frames.
+_WINDOW = 8
 
 
 class InProcess:

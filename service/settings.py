@@ -97,7 +97,7 @@ class Settings(BaseSettings):
         "dot products, else s2spp-light",
     )
     provider: Literal["cpu", "cuda"] = Field("cpu", description="Where the model runs")
-    threads: int = Field(0, ge=0, description="Threads of the model on a CPU; 0: one per core")
+    threads: int = Field(0, ge=0, description="Cores for the model on a CPU; 0: all that the process may use")
 
     max_image_bytes: PositiveInt = Field(3 << 25, description="Largest frame or mask, in bytes as sent")
     max_pixels: PositiveInt = Field(1 << 25, description="Largest frame or mask, in pixels")
@@ -119,7 +119,7 @@ class Settings(BaseSettings):
         50e6,
         description="What all commits may take; beyond it streams are stored less often, every 32 frames at least",
     )
-    max_batch: PositiveInt = Field(16, description="Objects of all sessions that share one run of the model")
+    max_batch: PositiveInt = Field(16, description="Objects in one run of the model, at most")
     drain_s: PositiveFloat = Field(5, description="Seconds that running requests get when the server stops")
 
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(

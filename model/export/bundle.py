@@ -1,4 +1,4 @@
-"""Writes a model bundle: manifest.json, init.onnx, step.onnx, weights.bin. None that fails parity is left behind."""
+"""Writes a model bundle: manifest.json, the graphs and their weights. None that fails parity is left behind."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from model.config import NetworkConfig
 from model.export.check import CHECK, write_check
 from model.export.folder import replace_folder
 from model.export.graphs import STATE_DTYPE, InitGraph, StepGraph, state_names
+from model.export.halves import ENCODE, RECUR, STEP, write_halves
 from model.export.onnx_files import write_onnx
 from model.export.parity import Parity, check_parity
 from model.export.shared_weights import WEIGHTS, share_weights
 from model.network import S2Spp
 from model.training.checkpoint import Checkpoint
 
-FORMAT = 2
-GRAPHS = ("init.onnx", "step.onnx")
-_FILES = (*GRAPHS, WEIGHTS)
+FORMAT = 3
+GRAPHS = ("init.onnx", STEP, ENCODE, RECUR)
+FILES = (*GRAPHS, WEIGHTS)
 MANIFEST = "manifest.json"
 # Sides of the grid in multiples of the model's own; far beyond any pixel budget.
 _LONGEST = 64
@@ -56,7 +57,7 @@ def export_bundle(checkpoint: Checkpoint, folder: Path, name: str, card: Card) -
     round_weights(network)
     with write_beside(folder.absolute()) as work:
         shapes = _write_graphs(network, work)
-        share_weights(work, GRAPHS)
+        complete(work)
         names = state_names(network)
         parity = check_parity(network, work)
         if not all(result.holds for result in parity):
@@ -66,20 +67,26 @@ def export_bundle(checkpoint: Checkpoint, folder: Path, name: str, card: Card) -
     return ExportReport(folder, digest, megabytes, parity)
 
 
+def complete(work: Path) -> None:
+    """To the init and step graphs in `work` the halves of the latter; the weights of all go into one file."""
+    write_halves(work)
+    share_weights(work, GRAPHS)
+
+
 def seal(work: Path, manifest: dict[str, Any]) -> tuple[str, float]:
-    """Make a bundle of the folder `work`, which holds both graphs and their weights: add a stored step and the
+    """Make a bundle of the folder `work`, which holds the graphs and their weights: add a stored step and the
     manifest, with format, files and digest. Returns the digest and the bundle's size in MB."""
     write_check(work, manifest["multiple"])
     digest = bundle_digest(work)
-    manifest = manifest | {"format": FORMAT, "digest": digest, "files": list(_FILES)}
+    manifest = manifest | {"format": FORMAT, "digest": digest, "files": list(FILES)}
     (work / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-    return digest, sum((work / part).stat().st_size for part in (*_FILES, MANIFEST, CHECK)) / 1e6
+    return digest, sum((work / part).stat().st_size for part in (*FILES, MANIFEST, CHECK)) / 1e6
 
 
 def bundle_digest(folder: Path) -> str:
-    """sha256 over both graphs and their weights: two bundles with one digest compute the same."""
+    """sha256 over the graphs and their weights: two bundles with one digest compute the same."""
     digest = hashlib.sha256()
-    for part in _FILES:
+    for part in FILES:
         digest.update((folder / part).read_bytes())
     return digest.hexdigest()
 
@@ -95,7 +102,7 @@ def write_beside(folder: Path, made_of: Path | None = None) -> Iterator[Path]:
         entries = list(folder.iterdir())
         if entries and not (folder / MANIFEST).exists():
             raise ValueError(f"{folder} is no bundle: name a new or empty folder, or a bundle to replace")
-        kept = [path for path in entries if path.name not in (*_FILES, MANIFEST, CHECK)]
+        kept = [path for path in entries if path.name not in (*FILES, MANIFEST, CHECK)]
     work = folder.with_name(f".{folder.name}.partial")
     # Of an export that was killed.
     shutil.rmtree(work, ignore_errors=True)

@@ -13,9 +13,8 @@ from onnx import TensorProto, numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from model.export.bundle import GRAPHS, MANIFEST, ExportReport, seal, write_beside
+from model.export.bundle import MANIFEST, ExportReport, complete, seal, write_beside
 from model.export.parity import compare_bundles
-from model.export.shared_weights import share_weights
 
 
 def halve_bundle(source: Path, folder: Path, name: str, scores: Mapping[str, float] | None = None) -> ExportReport:
@@ -26,7 +25,7 @@ def halve_bundle(source: Path, folder: Path, name: str, scores: Mapping[str, flo
     if "quantised_from" in manifest or "halved_from" in manifest:
         raise ValueError(f"{source} is no float bundle; name the one that it was made of")
     with write_beside(folder.absolute(), source) as work:
-        for part in GRAPHS:
+        for part in ("init.onnx", "step.onnx"):
             model = onnx.load(source / part)
             _weights_as_float32(model)
             # Inputs and outputs stay what the contract says; states are float16 there already.
@@ -34,7 +33,7 @@ def halve_bundle(source: Path, folder: Path, name: str, scores: Mapping[str, flo
             OnnxModel(model).topological_sort(is_deterministic=True)
             onnx.checker.check_model(model)
             (work / part).write_bytes(model.SerializeToString(deterministic=True))
-        share_weights(work, GRAPHS)
+        complete(work)
         parity = compare_bundles(work, source, manifest["multiple"])
         if not all(result.holds for result in parity):
             raise ValueError(f"no bundle written: float16 and float32 disagree: {parity}")

@@ -21,10 +21,9 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from model.data.sequence import Sequence as Video
-from model.export.bundle import GRAPHS, MANIFEST, seal, write_beside
+from model.export.bundle import MANIFEST, complete, seal, write_beside
 from model.export.onnx_files import HALF
 from model.export.parity import open_graphs
-from model.export.shared_weights import share_weights
 from model.export.stem import widen_stem
 from s2spp.geometry import frame_to_model, mask_to_model, model_size
 
@@ -65,7 +64,7 @@ def quantise_bundle(
         convolutions = _quantise(source / "step.onnx", work / "step.onnx", feeds)
         _store_as_int8(source / "init.onnx", work / "init.onnx", work / "step.onnx")
         widen_stem(work / "step.onnx")
-        share_weights(work, GRAPHS)
+        complete(work)
         manifest |= {"name": name, "quantised_from": manifest["digest"], "scores": dict(scores or {})}
         digest, megabytes = seal(work, manifest)
     return Int8Report(folder, digest, megabytes, len(feeds), convolutions)

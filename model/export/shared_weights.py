@@ -1,4 +1,4 @@
-"""One file for the weights of both graphs: the encoder is in each of them, and need not be stored twice."""
+"""One file for the weights of all graphs: the encoder is in most of them, and need not be stored more than once."""
 
 from __future__ import annotations
 

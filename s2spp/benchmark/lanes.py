@@ -12,9 +12,11 @@ import grpc
 import httpx
 import websockets
 
+from s2spp.benchmark.material import ModelMaterial
 from s2spp.v1 import segmentation_pb2 as pb
 from s2spp.v1 import segmentation_pb2_grpc as stubs
-from service.core.ports import Engine
+from service.core.ports import Engine, Features, Seen, StepQueue
+from service.core.state import State
 from service.core.types import Durability, EncodedImage, SessionId, SessionOptions
 
 
@@ -47,6 +49,34 @@ class EngineLane:
 
     async def close(self) -> None:
         await self._engine.delete(self._session)
+
+
+class RawLane:
+    """The bare model: frames decoded and resized beforehand, probabilities left as they are. As in the engine, frames
+    that wait for the one before are encoded meanwhile."""
+
+    def __init__(self, queue: StepQueue, material: ModelMaterial, objects: int) -> None:
+        self._queue = queue
+        self._material = material
+        self._masks = material.masks(objects)
+        self._last: asyncio.Future[State]
+
+    async def open(self, frame: bytes, mask: bytes) -> None:
+        self._last = asyncio.get_running_loop().create_future()
+        self._last.set_result(await self._queue.initialise(self._material.frame(0), self._masks))
+
+    async def send(self, frame_index: int, frame: bytes) -> float:
+        before = self._last
+        self._last = made = asyncio.get_running_loop().create_future()
+        seen: Seen = self._material.frame(frame_index)
+        if not before.done():
+            seen = await self._queue.encode(self._material.frame(frame_index))
+        result = await self._queue.step(seen, await before)
+        made.set_result(result.state)
+        return result.compute_ms + (seen.made.seconds * 1e3 if isinstance(seen, Features) else 0.0)
+
+    async def close(self) -> None:
+        """Nothing of it is kept anywhere."""
 
 
 class RestLane:

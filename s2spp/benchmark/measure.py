@@ -13,8 +13,7 @@ from statistics import median
 from typing import TypeVar
 
 from s2spp.benchmark.lanes import Lane
-from s2spp.benchmark.material import Material, ModelMaterial
-from service.core.ports import Runtime
+from s2spp.benchmark.material import Material
 
 _Seen = TypeVar("_Seen")
 _WARMING = 2
@@ -76,35 +75,6 @@ async def measure_lanes(
     seen.frames, seen.seconds = sum(counts), time.perf_counter() - started
     await asyncio.gather(*(lane.close() for lane in lanes))
     return seen
-
-
-def measure_raw(
-    runtime: Runtime,
-    material: ModelMaterial,
-    max_objects: int,
-    max_frames: int,
-    sessions: int,
-    objects: int,
-    seconds: float,
-) -> Slice:
-    """The bare model, one frame of every session again and again, which is what a time is of. A run has at most
-    `max_objects` objects and `max_frames` frames, as in the engine: another batch would be another model's time."""
-    masks = material.masks(objects)
-    parts = [masks[at : at + max_objects] for at in range(0, objects, max_objects)] * sessions
-    together = max(1, min(max_frames, max_objects // objects))
-    batches = [parts[at : at + together] for at in range(0, len(parts), together)]
-    runs = [runtime.initialise([material.frame(0)] * len(batch), batch) for batch in batches]
-    times: list[float] = []
-    until = time.perf_counter() + seconds
-    while not times or time.perf_counter() < until:
-        frame, ms = material.frame(len(times) + 1), 0.0
-        for place, states in enumerate(runs):
-            results = runtime.step([frame] * len(states), states)
-            runs[place] = [result.state for result in results]
-            ms += results[0].compute_ms
-        times.append(ms)
-    times = _warm(times)
-    return Slice(times, times, sessions * len(times), sum(times) / 1e3)
 
 
 def _warm(seen: list[_Seen]) -> list[_Seen]:

@@ -6,26 +6,43 @@ import platform
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from s2spp.benchmark.live import FULL, PACE
 from s2spp.benchmark.machine import disturbed
 from s2spp.benchmark.plot import plot
 from s2spp.benchmark.result import SETTLED, Result
-from s2spp.benchmark.rows import ENOUGH, PATH_COLUMNS, START_COLUMNS, STORE_COLUMNS, path_rows, start_rows, store_rows
+from s2spp.benchmark.rows import (
+    ENOUGH,
+    LIVE_COLUMNS,
+    PARTS_COLUMNS,
+    PATH_COLUMNS,
+    START_COLUMNS,
+    STORE_COLUMNS,
+    live_rows,
+    parts_rows,
+    path_rows,
+    start_rows,
+    store_rows,
+)
 
 _COLUMNS = f"""\
-- **path**: `raw`, the model alone, its frames decoded and resized beforehand, those of all sessions in batches of no
-  more objects and frames than the engine's; `engine`, in the same process, its snapshots kept in memory, so neither
-  packing nor Redis is in it; `grpc`, `ws`, `rest`, a server on the same machine with its embedded Redis. A REST answer
-  is stored before it leaves; over `grpc` and `ws` they are stored every few frames.
+- **path**: `raw`, the model alone, its frames decoded and resized beforehand and its output left as it is; `engine`,
+  in the same process, its snapshots kept in memory, so neither packing nor Redis is in it; `grpc`, `ws`, `rest`, a
+  server on the same machine with its embedded Redis. A REST answer is stored before it leaves; over `grpc` and `ws`
+  they are stored every few frames.
 - **sessions**, **objects**: sessions at a time, and objects in each.
 - **frames/s**: of all sessions together, with the usual number of frames under way in each (8; over REST 1), or as many
   as are answered in the time of this part where a frame takes long.
 - **of raw**: that, as a share of the bare model's frames/s, which took turns with it. Machines differ and swing; this
   share compares.
 - **ms p50**, **ms p95**: median and 95th percentile, one frame under way in each session, from handing a frame (JPEG,
-  854 x 480) to the client to having the whole mask (indexed PNG): sending, decoding and encoding are in it. Of `raw`:
-  the model's time for one frame of every session. p95 is blank where fewer than {ENOUGH} were timed.
+  854 x 480) to the client to having the whole mask (indexed PNG): sending, decoding and encoding are in it, but for
+  `raw`. p95 is blank where fewer than {ENOUGH} were timed.
 - **overhead ms p50**: median over those frames of that time less the frame's own inside onnxruntime. With several
   sessions it holds the wait for the others' frames."""
+_PARTS = """\
+Milliseconds, means: **ms**, from handing a frame to the client to having its mask. **decode**: the JPEG, and resizing
+it for the model. **model**: inside onnxruntime. **mask**: the model's output merged and resized to the frame, and
+packed as a PNG. **engine**: all else in the engine, waiting and threads. **outside**: client, network and server."""
 _STORE = """\
 - **opening commit**: a new session, constant states too. **commit**: what changes, every {every} frames, with the
   answers that are not acknowledged yet. **resume**: a session that is not in memory, until it could take a frame.
@@ -55,6 +72,8 @@ def page(result: Result, path: Path, svg: str) -> str:
         "## Ways to the model",
         _table(PATH_COLUMNS, path_rows(result)),
         _COLUMNS,
+        *_parts(result),
+        *_live(result),
         *_store(result),
         *_start(result),
         *_memory(result),
@@ -85,6 +104,30 @@ def _machine(result: Result) -> str:
     if told := disturbed(machine):
         said.append(told)
     return " ".join(said)
+
+
+def _parts(result: Result) -> Iterable[str]:
+    if not result.parts:
+        return []
+    return [
+        "## Where a frame's time goes",
+        "One session of one object, one frame under way.",
+        _table(PARTS_COLUMNS, parts_rows(result.parts)),
+        _PARTS,
+    ]
+
+
+def _live(result: Result) -> Iterable[str]:
+    if not result.live:
+        return []
+    return [
+        "## Live sessions",
+        f"Over gRPC, each sends {PACE:g} frames a second, however long its masks take. More and more of them, until "
+        f"the machine is full: fewer than {FULL:.0%} of their frames are answered in time, and the others pile up.",
+        _table(LIVE_COLUMNS, live_rows(result.live)),
+        "**ms p50**, **ms p95**: from when a frame was due until its mask was there. **p95 of one**: as a multiple of "
+        "one session's.",
+    ]
 
 
 def _store(result: Result) -> Iterable[str]:

@@ -23,6 +23,7 @@ class Plan:
     precisions: bool = True
     store: bool = True
     start: bool = True
+    live: bool = True
 
     def command(self) -> str:
         """The command that measures this, options that are as by default left out."""

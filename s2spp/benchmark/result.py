@@ -75,6 +75,34 @@ class StartRow:
 
 
 @dataclass(frozen=True)
+class LiveRow:
+    """So many sessions that send frames at a camera's pace: `fps`, those of all sessions that were answered in
+    time; `ms_*`, of `count` frames, from when it was due until its mask was there."""
+
+    sessions: int
+    count: int
+    fps: float
+    ms_p50: float
+    ms_p95: float
+
+
+@dataclass(frozen=True)
+class PartsRow:
+    """Where the time of a frame goes on one way, milliseconds, means of `count` frames: in the whole; decoding and
+    resizing the picture, the model, making the mask; what else is inside the engine (waiting, threads), and outside
+    (client, network, server)."""
+
+    path: str
+    count: int
+    ms: float
+    decode: float
+    model: float
+    mask: float
+    engine: float
+    outside: float
+
+
+@dataclass(frozen=True)
 class Memory:
     """Resident memory of a server (MB, 10^6 bytes) after so many frames of its one session."""
 
@@ -117,6 +145,8 @@ class Result:
     model_digest: str = ""
     command: str = ""
     start: Sequence[StartRow] = ()
+    parts: Sequence[PartsRow] = ()
+    live: Sequence[LiveRow] = ()
 
     @property
     def bundle(self) -> str:
@@ -173,6 +203,8 @@ def read_result(path: Path) -> Result:
             found.get("model_digest", ""),
             found.get("command", ""),
             [from_known(StartRow, row) for row in found.get("start", [])],
+            [from_known(PartsRow, row) for row in found.get("parts", [])],
+            [from_known(LiveRow, row) for row in found.get("live", [])],
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from s2spp.benchmark.result import Result, StartRow, StoreSection
+from s2spp.benchmark.result import LiveRow, PartsRow, Result, StartRow, StoreSection
 
 PATH_COLUMNS = ("path", "sessions", "objects", "frames/s", "of raw", "ms p50", "ms p95", "overhead ms p50")
 STORE_COLUMNS = ("what", "objects", "ms p50", "ms p95", "kB p50", "kB p95", "times")
 START_COLUMNS = ("what", "s p50", "times")
+LIVE_COLUMNS = ("sessions", "frames/s", "ms p50", "ms p95", "p95 of one", "frames")
+PARTS_COLUMNS = ("path", "ms", "decode", "model", "mask", "engine", "outside", "frames")
 ENOUGH = 20
 """Of fewer, the 95th percentile is what the slowest one or two happened to take: it is left blank."""
 
@@ -51,6 +53,31 @@ def store_rows(store: StoreSection) -> list[list[str]]:
 
 def start_rows(start: Sequence[StartRow]) -> list[list[str]]:
     return [[row.what, f"{row.s_p50:.2f}", str(row.count)] for row in start]
+
+
+def live_rows(live: Sequence[LiveRow]) -> list[list[str]]:
+    return [
+        [
+            str(row.sessions),
+            f"{row.fps:.1f}",
+            f"{row.ms_p50:.1f}",
+            f"{row.ms_p95:.1f}",
+            f"{row.ms_p95 / live[0].ms_p95:.2f}",
+            str(row.count),
+        ]
+        for row in live
+    ]
+
+
+def parts_rows(parts: Sequence[PartsRow]) -> list[list[str]]:
+    return [
+        [
+            row.path,
+            *(f"{ms:.2f}" for ms in (row.ms, row.decode, row.model, row.mask, row.engine, row.outside)),
+            str(row.count),
+        ]
+        for row in parts
+    ]
 
 
 def _p95(value: float, count: int | None) -> str:

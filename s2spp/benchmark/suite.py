@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -15,18 +15,21 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from s2spp.benchmark.lanes import EngineLane, GrpcLane, Lane, RestLane, WebSocketLane
+from s2spp.benchmark.lanes import EngineLane, GrpcLane, Lane, RawLane, RestLane, WebSocketLane
+from s2spp.benchmark.live import measure_live
 from s2spp.benchmark.machine import Others, describe_machine
 from s2spp.benchmark.material import Material
-from s2spp.benchmark.measure import Slice, measure_lanes, measure_raw
+from s2spp.benchmark.measure import Slice, measure_lanes
 from s2spp.benchmark.memory import measure_memory
+from s2spp.benchmark.parts import StageSums, measure_parts, stage_sums
 from s2spp.benchmark.plan import Plan
 from s2spp.benchmark.precision import compare_precisions, int8_conv_gops
-from s2spp.benchmark.result import Memory, Precisions, Result, Run
+from s2spp.benchmark.result import LiveRow, Memory, PartsRow, Precisions, Result, Run
 from s2spp.benchmark.startup import measure_startup
 from s2spp.benchmark.store import measure_store
 from s2spp.benchmark.turns import in_turns
 from s2spp.embedded import EmbeddedServer
+from service.batching import BatchingQueue
 from service.bootstrap import FRAMES_IN_A_RUN, build_engine, load_runtime
 from service.core.ports import Runtime
 from service.runtime import BundleError
@@ -34,7 +37,7 @@ from service.runtime.choose import FLOAT, INT8
 from service.settings import Settings, variable
 
 # A POST waits for its answer, so a session over REST has one frame under way.
-_WINDOW = {"raw": 1, "engine": 8, "grpc": 8, "ws": 8, "rest": 1}
+_WINDOW = {"raw": 8, "engine": 8, "grpc": 8, "ws": 8, "rest": 1}
 
 
 def run_suite(plan: Plan, console: Console) -> Result:
@@ -53,7 +56,7 @@ async def _run(plan: Plan, material: Material, progress: Progress) -> Result:
     gops = await asyncio.to_thread(int8_conv_gops, plan.threads)
     precisions = await asyncio.to_thread(_precisions, plan, material) if plan.precisions else None
     environment = {variable(name): str(limit) for name, limit in limits.items()}
-    runs = await _paths(plan, settings, environment, runtime, material, progress)
+    runs, parts, live = await _paths(plan, settings, environment, runtime, material, progress)
     store = None
     if plan.store:
         few = plan.objects[:2]  # which tell what one more adds
@@ -63,7 +66,7 @@ async def _run(plan: Plan, material: Material, progress: Progress) -> Result:
     if plan.memory_frames:
         memory = await measure_memory(plan.bundle, plan.threads, plan.memory_frames, material, progress)
     machine = describe_machine() | {"int8_conv_gops": gops, "others_cpu": others.share()}
-    return Result(machine, runs, memory, precisions, store, runtime.info.digest, plan.command(), start)
+    return Result(machine, runs, memory, precisions, store, runtime.info.digest, plan.command(), start, parts, live)
 
 
 async def _paths(
@@ -73,29 +76,34 @@ async def _paths(
     runtime: Runtime,
     material: Material,
     progress: Progress,
-) -> list[Run]:
+) -> tuple[list[Run], list[PartsRow], list[LiveRow]]:
     async with AsyncExitStack() as stack:
-        engine = await stack.enter_async_context(build_engine(settings, runtime=runtime))
+        watched = StageSums()
+        engine = await stack.enter_async_context(build_engine(settings, runtime=runtime, observer=watched))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="s2spp-bench-"))
         server = EmbeddedServer(Path(folder), plan.bundle, plan.threads, environment)
-        if set(plan.paths) & {"grpc", "ws", "rest"}:
+        if plan.live or set(plan.paths) & {"grpc", "ws", "rest"}:
             stack.enter_context(server)
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=server.http, timeout=120))
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(server.grpc or "127.0.0.1:1"))
-        lanes: dict[str, Callable[[], Lane]] = {
-            "engine": lambda: EngineLane(engine),
-            "grpc": lambda: GrpcLane(channel),
-            "ws": lambda: WebSocketLane(server.http, client),
-            "rest": lambda: RestLane(client),
-        }
+        queue = BatchingQueue(runtime, settings.max_batch, FRAMES_IN_A_RUN[settings.provider])
+        stack.push_async_callback(queue.close)
+        prepared = material.for_model(runtime.info)
 
-        most = settings.max_batch, FRAMES_IN_A_RUN[settings.provider]
-        raw = partial(measure_raw, runtime, material.for_model(runtime.info), *most)
+        def lane(path: str, objects: int) -> Lane:
+            """Of a new session."""
+            if path == "raw":
+                return RawLane(queue, prepared, objects)
+            if path == "engine":
+                return EngineLane(engine)
+            if path == "grpc":
+                return GrpcLane(channel)
+            return WebSocketLane(server.http, client) if path == "ws" else RestLane(client)
 
         async def one_slice(path: str, sessions: int, objects: int, seconds: float) -> Slice:
-            if path == "raw":
-                return await asyncio.to_thread(raw, sessions, objects, seconds)
-            return await measure_lanes(lanes[path], sessions, objects, _WINDOW[path], material, seconds)
+            return await measure_lanes(
+                partial(lane, path, objects), sessions, objects, _WINDOW[path], material, seconds
+            )
 
         cells = [(sessions, objects) for objects in plan.objects for sessions in plan.sessions]
         task = progress.add_task("", total=len(cells) * len(plan.paths))
@@ -106,7 +114,16 @@ async def _paths(
             contenders = {path: partial(one_slice, path, sessions, objects) for path in plan.paths}
             seen = await in_turns(contenders, plan.seconds, advance)
             runs += [_run_of(path, runtime.info.name, sessions, objects, slices) for path, slices in seen.items()]
-        return runs
+        sums = {"engine": watched.read} | dict.fromkeys(("grpc", "ws"), partial(stage_sums, client))
+        parts = [
+            await measure_parts(path, lane(path, 1), sums[path], material, plan.seconds / 3)
+            for path in plan.paths
+            if path in sums
+        ]
+        live: list[LiveRow] = []
+        if plan.live:
+            live = await measure_live(partial(lane, "grpc", 1), material, plan.seconds)
+        return runs, parts, live
 
 
 def _run_of(path: str, bundle: str, sessions: int, objects: int, slices: Sequence[Slice]) -> Run:

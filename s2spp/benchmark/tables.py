@@ -8,9 +8,21 @@ from rich.console import Console
 from rich.table import Table
 
 from s2spp.benchmark.compare import Change, Comparison, Pair
+from s2spp.benchmark.live import PACE
 from s2spp.benchmark.machine import disturbed
 from s2spp.benchmark.result import SETTLED, Result
-from s2spp.benchmark.rows import PATH_COLUMNS, START_COLUMNS, STORE_COLUMNS, path_rows, start_rows, store_rows
+from s2spp.benchmark.rows import (
+    LIVE_COLUMNS,
+    PARTS_COLUMNS,
+    PATH_COLUMNS,
+    START_COLUMNS,
+    STORE_COLUMNS,
+    live_rows,
+    parts_rows,
+    path_rows,
+    start_rows,
+    store_rows,
+)
 
 _COLOURS = {"faster": "green", "slower": "red"}
 
@@ -29,6 +41,11 @@ def print_result(console: Console, result: Result) -> None:
             f"in turns, the bare model: {pair.float_bundle} {pair.float_ms:.1f} ms, {pair.int8_bundle} "
             f"{pair.int8_ms:.1f} ms ({1e3 / pair.int8_ms:.0f} frames/s), ratio {pair.ratio:.2f}"
         )
+    if result.parts:
+        _print(console, "where a frame's time goes, ms, one under way", PARTS_COLUMNS, parts_rows(result.parts))
+    if result.live:
+        title = f"live sessions over gRPC, {PACE:g} frames/s each, until the machine is full"
+        _print(console, title, LIVE_COLUMNS, live_rows(result.live))
     if result.store is not None:
         title = f"the store: an embedded Redis, its log flushed to {result.store.filesystem} by each commit"
         _print(console, title, STORE_COLUMNS, store_rows(result.store))

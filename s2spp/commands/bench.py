@@ -46,10 +46,13 @@ def bench(
     start: Annotated[
         bool, typer.Option(help="Measure how long a server takes to start, and its imports.")
     ] = Plan.start,
+    live: Annotated[
+        bool, typer.Option(help="Measure more and more live sessions, until the machine is full.")
+    ] = Plan.live,
 ) -> None:
     """Measure every way to the model beside the bare model, in one run: about a quarter of an hour.
 
-    raw: the model alone, in batches of no more objects and frames than the engine's. engine: in this process. grpc, ws,
+    raw: the model alone, its frames decoded and resized beforehand. engine: in this process. grpc, ws,
     rest: a server on this machine, 854 x 480 JPEG in and indexed PNG out, client included. ms: one frame under way per
     session, from sending it to having its mask (raw: one frame of every session); overhead: that less the frame's time
     inside the model. frames/s: with several frames under way, so it can be more than 1000 / ms. of raw: that as a
@@ -57,8 +60,9 @@ def bench(
 
     Times of different runs on a busy machine do not compare; ratios in one do. So --compare compares shares of raw.
 
-    The store: time and bytes of a commit (every few frames), of the one that opens a session, and of a resume. Starts:
-    until a server answers. Memory: of a server over one long session; it should not grow.
+    Live: sessions at a camera's pace. Where a frame's time goes: decoding, model, mask, the rest. The store: time
+    and bytes of a commit (every few frames), of the one that opens a session, and of a resume. Starts: until a
+    server answers. Memory: of a server over one long session; it should not grow.
 
     Examples:
 
@@ -88,7 +92,7 @@ def bench(
     if unknown := set(chosen) - set(PATHS):
         raise ValueError(f"no such path: {', '.join(sorted(unknown))}; there are {', '.join(PATHS)}")
     counts = _numbers(sessions), _numbers(objects, most=255)
-    plan = Plan(bundle, chosen, *counts, seconds, memory_frames, threads, precisions, store, start)
+    plan = Plan(bundle, chosen, *counts, seconds, memory_frames, threads, precisions, store, start, live)
     if measured is None:
         from s2spp.benchmark.suite import run_suite
 

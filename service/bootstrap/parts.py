@@ -21,9 +21,8 @@ if TYPE_CHECKING:  # serving alone needs them, and traces alone OpenTelemetry
     from service.telemetry.tracing import Traces
 
 _log = logging.getLogger(__name__)
-# A frame costs a CPU as much among two as among sixteen, up to a tenth less than alone; and its answer, and whoever
-# comes first next, waits for them all.
-FRAMES_IN_A_RUN = {"cpu": 2, "cuda": 64}
+# A CPU gains nothing from more, its runs being side by side.
+FRAMES_IN_A_RUN = {"cpu": 1, "cuda": 64}
 """By provider; beside it, a run has at most `Settings.max_batch` objects."""
 
 

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.state import State
+from service.core.state import State, Tensors
 from service.core.types import (
     Answer,
     Durability,
@@ -33,10 +33,36 @@ class Clock(Protocol):
     def __call__(self) -> float: ...
 
 
+class Period(NamedTuple):
+    """From `began` to `ended`, readings of `time.perf_counter`."""
+
+    began: float
+    ended: float
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a model makes of a frame alone, all that its objects see of it. `shape`: the frame's own, [h,w,3]. `made`:
+    the run that made them."""
+
+    shape: tuple[int, ...]
+    tensors: Tensors
+    made: Period
+
+
+Seen = ImageU8 | Features
+"""A frame [h,w,3] RGB on its way to a step: as it is, or encoded already."""
+
+
 @dataclass(frozen=True)
 class StepResult:
-    """Of one frame. `probability`: float32 [N, H/s, W/s], s the bundle's output stride. `compute_ms`: of the run.
-    `queue_ms`: how long the frame waited for its batch to begin; a runtime leaves it 0, the queue sets it."""
+    """Of one frame. `probability`: float32 [N, H/s, W/s], s the bundle's output stride. `compute_ms`: of the run,
+    encoding included where it was done in it. `queue_ms`: how long the frame waited for its run to begin; a runtime
+    leaves it 0, the queue sets it."""
 
     probability: NDArray[np.float32]
     state: State
@@ -45,29 +71,49 @@ class StepResult:
 
 
 class Runtime(Protocol):
-    """A model bundle, ready to run. Calls block; one at a time. All frames of one call, [h,w,3] RGB, have one size."""
+    """A model bundle, ready to run. Calls block. All frames of one call have one size.
+
+    `wide`: on all cores; else on one, beside other calls. What comes out is the same, to the bit."""
 
     @property
     def info(self) -> ModelInfo: ...
 
-    def initialise(self, frames: Sequence[ImageU8], masks: Sequence[NDArray[np.uint8]]) -> list[State]:
-        """Of each frame the state of the objects on it, whose `masks` are [N,h,w] 0/1."""
+    @property
+    def lanes(self) -> int:
+        """So many calls that are not wide may be under way at a time. 1: one call at a time, and nothing is gained by
+        `encode`."""
         ...
 
-    def step(self, frames: Sequence[ImageU8], states: Sequence[State]) -> list[StepResult]:
+    def initialise(self, frames: Sequence[ImageU8], masks: Sequence[NDArray[np.uint8]]) -> list[State]:
+        """Of each frame the state of the objects on it, whose `masks` are [N,h,w] 0/1. One call at a time, beside
+        others."""
+        ...
+
+    def encode(self, frame: ImageU8, *, wide: bool = True) -> Seen:
+        """What can be done before the frame's turn: it needs no state."""
+        ...
+
+    def step(self, frames: Sequence[Seen], states: Sequence[State], *, wide: bool = True) -> list[StepResult]:
         """One recurrent step on each frame, of the objects that its state is of. A result keeps nothing alive of the
         others."""
         ...
 
 
 class StepQueue(Protocol):
-    """Batching as the engine sees it: one frame and its objects in, the result of just these out."""
+    """The runtime as the engine sees it, shared by all sessions: one frame and its objects in, the result of just these
+    out. `urgent`: before those that wait, and of several the one with the lowest number."""
+
+    @property
+    def ahead(self) -> int:
+        """So many frames of a session may be read and encoded, or under way to it, before their step begins: more would
+        keep no core busier."""
+        ...
 
     async def initialise(self, frame: ImageU8, masks: NDArray[np.uint8]) -> State: ...
 
-    async def step(self, frame: ImageU8, state: State, *, urgent: float | None = None) -> StepResult:
-        """`urgent`: before those that wait, and of several the one with the lowest number."""
-        ...
+    async def encode(self, frame: ImageU8, *, urgent: float | None = None) -> Seen: ...
+
+    async def step(self, frame: Seen, state: State, *, urgent: float | None = None) -> StepResult: ...
 
     def idle(self, objects: int) -> bool:
         """Nothing runs and nothing waits; and a frame with so many objects would run as one."""
@@ -249,33 +295,25 @@ class Engine(Protocol):
     def models(self) -> Sequence[ModelInfo]: ...
 
 
-class Period(NamedTuple):
-    """From `began` to `ended`, readings of `time.perf_counter`."""
-
-    began: float
-    ended: float
-
-    @property
-    def seconds(self) -> float:
-        return self.ended - self.began
-
-
 @dataclass(frozen=True)
 class FrameTimes:
     """Where the time of one answered frame went. `total`: from its acceptance until its answer was ready; what is in
-    none of the stages was spent waiting for the frames before, or for a thread. `queue`: from handing the frame to the
-    runtime until its batch began. `compute`: inside the model, the whole batch that held the frame."""
+    none of the stages was spent waiting for the frames before, or for a thread. `features`: encoding it ahead of its
+    turn, None where that was part of its step. `queue`: from handing the frame to the runtime until its run began.
+    `compute`: that run inside the model, all frames of its batch together."""
 
     frame_index: int
     total: Period
     decode: Period
+    features: Period | None
     queue: Period
     compute: Period
     encode: Period
 
     def stages(self) -> dict[str, Period]:
         """In their order, by name."""
-        return {"decode": self.decode, "queue": self.queue, "compute": self.compute, "encode": self.encode}
+        stages = {"decode": self.decode, "features": self.features, "queue": self.queue, "compute": self.compute}
+        return {name: period for name, period in {**stages, "encode": self.encode}.items() if period is not None}
 
 
 CommitResult = Literal["stored", "failed", "refused"]

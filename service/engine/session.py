@@ -21,7 +21,7 @@ from service.core.types import (
     Snapshot,
 )
 from service.engine.objects import Change, Followed
-from service.engine.turns import Entry, Outcome, Turn, overtaken
+from service.engine.turns import Ahead, Entry, Outcome, Turn, overtaken
 
 LAST_INDEX = 2**62
 
@@ -44,6 +44,7 @@ class Session:
         self.size = size
         self.last_used = now
         self.paused = False
+        self.ahead = Ahead()
         self.next_frame = snapshot.next_frame
         self.received_through = snapshot.received_through
         self.outbox = {kept.frame_index: Entry(kept.frame_index, kept) for kept in snapshot.outbox}

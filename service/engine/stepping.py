@@ -1,8 +1,8 @@
-"""One accepted frame on its way: decoded shortly before its turn, stepped in its turn, answered in its turn.
+"""One accepted frame on its way: read shortly before its turn, stepped in its turn, answered in its turn.
 
-So frame n+1 is decoded while n is computed, and computed while n is encoded; the order of states and answers
-is that of the indices all the same. Nothing is decoded earlier: of a full window it would hold up what others wait for,
-and fill the memory.
+So frame n+1 is decoded, and what the model makes of it alone is worked out, while n is stepped, and stepped while the
+mask of n is encoded; the order of states and answers is that of the indices all the same. No more are read ahead than
+keep the cores busy: a full window would hold up what others wait for, and fill the memory.
 A frame that has the engine to itself goes through all of it in one thread.
 """
 
@@ -26,7 +26,7 @@ from service.core.errors import (
     S2sppError,
     Unavailable,
 )
-from service.core.ports import EngineObserver, FrameTimes, Period, StepQueue, StepResult
+from service.core.ports import EngineObserver, Features, FrameTimes, Period, Seen, StepQueue, StepResult
 from service.core.state import State
 from service.core.types import (
     Answer,
@@ -101,7 +101,7 @@ class Stepper:
     async def _answer(self, resident: Resident, entry: Entry, image: EncodedImage, before: Turn, turn: Turn) -> Outcome:
         session, accepted_at = resident.session, time.perf_counter()
         if not session.realtime:  # there the newest that is decoded tells the others that they are overtaken
-            await before.begun
+            await session.ahead.enter(turn, lambda: self._queue.ahead)
             if before.abandoned:
                 raise _PredecessorFailed
         read = _reading(session, entry, image, self._limits)
@@ -158,22 +158,27 @@ class Stepper:
         """Each stage in a thread of its kind, beside other frames in other stages."""
         session = resident.session
         found = await self._threaded(read)
+        frame: Seen | None = None
         if not isinstance(found, S2sppError):
             session.newest_ready = max(session.newest_ready, entry.index)
+            frame = found[0]
+            if not session.realtime:  # there a newer one may come before its turn, and it would be for nothing
+                frame = await self._queue.encode(frame, urgent=entry.urgent)
         followed = await self._before(resident, entry, before)
         if session.realtime and entry.index < session.newest_ready:
             found = overtaken(entry.index)
         if isinstance(found, S2sppError):
             turn.step(followed)
             return _failed(entry, found, followed)
-        frame, decode = found
+        assert frame is not None
         handed_at = time.perf_counter()
         turn.begin()
         result = await self._queue.step(frame, followed.state, urgent=entry.urgent)
         turn.step(Followed(followed.object_ids, result.state))
-        answered = await self._threaded(lambda: _answered(session, entry, result, followed))
+        features = frame.made if isinstance(frame, Features) else None
+        answered = await self._threaded(lambda: _answered(session, entry, result, followed, features))
         queue = Period(handed_at, handed_at + result.queue_ms / 1e3)
-        return _way(result, followed, decode, queue, *answered)
+        return _way(result, followed, found[1], queue, *answered, features)
 
     @staticmethod
     async def _before(resident: Resident, entry: Entry, before: Turn) -> Followed:
@@ -273,17 +278,24 @@ class Stepper:
 
 @dataclass(frozen=True)
 class _Way:
-    """What became of a frame. `followed`: after it. `stages`: decode, queue, compute, encode; None of one that was not
-    stepped."""
+    """What became of a frame. `followed`: after it. `stages`: those of FrameTimes; None of one that was not stepped."""
 
     outcome: Outcome
     followed: Followed
-    stages: tuple[Period, Period, Period, Period] | None
+    stages: tuple[Period, Period | None, Period, Period, Period] | None
 
 
-def _way(result: StepResult, before: Followed, decode: Period, queue: Period, answer: Answer, encode: Period) -> _Way:
+def _way(
+    result: StepResult,
+    before: Followed,
+    decode: Period,
+    queue: Period,
+    answer: Answer,
+    encode: Period,
+    features: Period | None = None,
+) -> _Way:
     compute = Period(queue.ended, queue.ended + result.compute_ms / 1e3)
-    return _Way(answer, Followed(before.object_ids, result.state), (decode, queue, compute, encode))
+    return _Way(answer, Followed(before.object_ids, result.state), (decode, features, queue, compute, encode))
 
 
 def _failed(entry: Entry, error: InvalidInput | FrameDropped, followed: Followed) -> _Way:
@@ -308,8 +320,11 @@ def _reading(session: Session, entry: Entry, image: EncodedImage, limits: Engine
     return found
 
 
-def _answered(session: Session, entry: Entry, result: StepResult, followed: Followed) -> tuple[Answer, Period]:
+def _answered(
+    session: Session, entry: Entry, result: StepResult, followed: Followed, features: Period | None = None
+) -> tuple[Answer, Period]:
     """For a thread."""
+    ahead_ms = features.seconds * 1e3 if features is not None else 0.0
     return _timed(
         lambda: make_answer(
             entry.index,
@@ -317,7 +332,7 @@ def _answered(session: Session, entry: Entry, result: StepResult, followed: Foll
             followed.object_ids,
             session.frame_size,
             session.options.mask_format,
-            result.compute_ms,
+            result.compute_ms + ahead_ms,
         )
     )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from service.core.errors import FrameDropped, S2sppError
@@ -52,6 +54,31 @@ class Turn:
             self.stepped.set_result(None)
         if not self.settled.done():
             self.settled.set_result(False)
+
+
+class Ahead:
+    """Frames of a session that are read before their turn: so many at a time as `most` says then, in their order."""
+
+    def __init__(self) -> None:
+        self._reading = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def enter(self, turn: Turn, most: Callable[[], int]) -> None:
+        """Waits until the frame of `turn` may be read; it counts until its step begins."""
+        if self._waiting or self._reading >= most():
+            waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiting)
+            await waiting
+        else:
+            self._reading += 1
+        turn.begun.add_done_callback(lambda _: self._leave(most))
+
+    def _leave(self, most: Callable[[], int]) -> None:
+        self._reading -= 1
+        while self._waiting and self._reading < max(1, most()):
+            if not (waiting := self._waiting.popleft()).done():
+                self._reading += 1
+                waiting.set_result(None)
 
 
 @dataclass(eq=False)

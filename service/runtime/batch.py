@@ -29,11 +29,12 @@ def parts(objects: Sequence[int]) -> list[range]:
     return [range(start, stop) for start, stop in pairwise([0, *accumulate(objects)])]
 
 
-def warm_up(runtime: Runtime, frames: int) -> list[State]:
-    """An initialise and two steps of so many frames at the usual size, an object on each. The states after them."""
+def warm_up(runtime: Runtime, frames: int, ways: Sequence[bool] = (True,)) -> list[State]:
+    """An initialise and two steps of so many frames at the usual size, an object on each. The states after them.
+    `ways`: whether the steps are wide; two of each."""
     height, width = model_size(480, 854, runtime.info.pixel_budget, runtime.info.multiple)
     frame, mask = np.zeros((height, width, 3), np.uint8), np.ones((1, height, width), np.uint8)
     states = runtime.initialise([frame] * frames, [mask] * frames)
-    for _ in range(2):
-        states = [result.state for result in runtime.step([frame] * frames, states)]
+    for wide in [*ways, *ways]:
+        states = [result.state for result in runtime.step([frame] * frames, states, wide=wide)]
     return states

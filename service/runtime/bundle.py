@@ -1,4 +1,4 @@
-"""Model bundles: a folder with manifest.json, both graphs and their weights. All that training hands to serving."""
+"""Model bundles: a folder with manifest.json, its graphs and their weights. All that training hands to serving."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 
 from service.core.types import StateSpec
 
-FORMAT = 2
+FORMAT = 3
+# `step` is `encode` and behind it `recur`.
+_GRAPHS = {"init.onnx", "step.onnx", "encode.onnx", "recur.onnx"}
 _HERE = Path(__file__).resolve().parents[1]
 # Where shipped bundles lie: inside an installed package, or at the root of a checkout.
 _SHELVES = (_HERE / "_bundles", _HERE.parent / "bundles")
@@ -62,8 +64,8 @@ def load_bundle(name_or_path: str) -> Bundle:
                 f"{path}: bundle format {manifest['format']}, this version reads {FORMAT}; export it anew"
             )
         files = [Path(name).name for name in manifest["files"]]
-        if not {"init.onnx", "step.onnx"} <= set(files):
-            raise BundleError(f"{path} does not list both graphs; export the bundle anew")
+        if not set(files) >= _GRAPHS:
+            raise BundleError(f"{path} does not list {', '.join(sorted(_GRAPHS - set(files)))}; export the bundle anew")
         bundle = Bundle(
             folder=folder,
             name=manifest["name"],

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.core.ports import StepResult
+from service.core.ports import Seen, StepResult
 from service.core.state import HostRows, Rows, State
 from service.core.types import ImageU8, ModelInfo
 from service.runtime.batch import frame_rows, parts, stacked, warm_up
@@ -25,13 +25,15 @@ _USUAL, _OTHER = 256, 16
 
 
 class DeviceRuntime:
-    """One bundle, ready to run. Calls block and belong to one thread at a time; states may be read in any thread. (With
+    """One bundle, ready to run. Calls belong to one thread at a time; states may be read in any thread. (With
     the provider cpu it does the same in this process's memory: for tests.)"""
 
     def __init__(self, bundle: Bundle, chosen: str = "", *, max_batch: int, provider: Provider = "cuda") -> None:
         """`chosen`: see ModelInfo. `max_batch`: objects in a run, at most. Raises BundleError when the
         graphs are not what the manifest says, or the provider does not start."""
-        self._graphs = Graphs(bundle, 0, provider, chosen)
+        self._graphs = Graphs(bundle, provider, chosen)
+        self._init, self._step = self._graphs.init(0), self._graphs.step(0)
+        self._fed = self._graphs.fed(self._step)
         other = [spec.name for spec in bundle.states if spec.dtype != "float16"]
         if other:
             raise BundleError(
@@ -48,6 +50,13 @@ class DeviceRuntime:
     def info(self) -> ModelInfo:
         return self._graphs.info
 
+    @property
+    def lanes(self) -> int:
+        return 1
+
+    def encode(self, frame: ImageU8, *, wide: bool = True) -> Seen:
+        return frame
+
     def initialise(self, frames: Sequence[ImageU8], masks: Sequence[NDArray[np.uint8]]) -> list[State]:
         counts = [len(own) for own in masks]
         given: dict[str, NDArray[Any]] = {
@@ -55,14 +64,15 @@ class DeviceRuntime:
             "frame_row": frame_rows(counts),
             "mask": np.concatenate(masks),
         }
-        values = self._run(self._graphs.init, given, {}, dict.fromkeys(self._graphs.states, self._copier.device))
+        values = self._run(self._init, given, {}, dict.fromkeys(self._graphs.states, self._copier.device))
         state = State(
             self._store({name: values[name] for name in self._graphs.changing}, spare=self._max_batch),
             self._store({name: values[name] for name in self._graphs.constant}),
         )
         return [state.take(rows) for rows in parts(counts)]
 
-    def step(self, frames: Sequence[ImageU8], states: Sequence[State]) -> list[StepResult]:
+    def step(self, frames: Sequence[Seen], states: Sequence[State], *, wide: bool = True) -> list[StepResult]:
+        pixels = [frame for frame in frames if isinstance(frame, np.ndarray)]  # all of them: see encode
         began = time.perf_counter()
         counts = [state.objects for state in states]
         states = [State(self._there(state.changing, self._max_batch), self._there(state.constant)) for state in states]
@@ -70,10 +80,10 @@ class DeviceRuntime:
             **self._joined([state.changing for state in states]),
             **self._joined([state.constant for state in states]),
         }
-        given: dict[str, NDArray[Any]] = {"frame": stacked(frames), "frame_row": frame_rows(counts)}
+        given: dict[str, NDArray[Any]] = {"frame": stacked(pixels), "frame_row": frame_rows(counts)}
         wanted = {"probability": "cpu"} | {f"next_{name}": self._copier.device for name in self._graphs.changing}
-        fed = {name: before[name] for name in self._graphs.fed}
-        made = self._run(self._graphs.step, given, fed, wanted)
+        fed = {name: before[name] for name in self._fed}
+        made = self._run(self._step, given, fed, wanted)
         changed = self._store({name: made[f"next_{name}"] for name in self._graphs.changing})
         probability = made["probability"].numpy()
         compute_ms = (time.perf_counter() - began) * 1e3

@@ -1,7 +1,9 @@
-"""The two graphs of a bundle, loaded and checked."""
+"""The graphs of a bundle, loaded and checked."""
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,24 +19,15 @@ _OPTIONS: dict[str, dict[str, str]] = {"cpu": {}, "cuda": {"cudnn_conv_algo_sear
 
 
 class Graphs:
-    """`init` and `step` on one provider. `fed`: the states that `step` takes."""
+    """`init` and `step` of a bundle on one provider; or `init` and the two halves of `step`, `encode` and `recur`."""
 
-    def __init__(self, bundle: Bundle, threads: int, provider: Provider, chosen: str) -> None:
-        """Raises BundleError when the graphs are not what the manifest says, or the provider is not in this build of
-        onnxruntime."""
-        self.provider = provider
-        options = session_options(threads)
-        self.step = load_graph(bundle.folder / "step.onnx", options, provider)
-        # An int8 bundle's init graph has 8-bit weights for float arithmetic: unpacked here once, not in every run.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-        self.init = load_graph(bundle.folder / "init.onnx", options, provider)
-        self.states = tuple(spec.name for spec in bundle.states)
+    def __init__(self, bundle: Bundle, provider: Provider, chosen: str) -> None:
+        """Raises BundleError when the provider is not in this build of onnxruntime, or does not start."""
+        self._bundle = bundle
+        self._provider = provider
         self.changing = tuple(spec.name for spec in bundle.states if not spec.constant)
         self.constant = tuple(spec.name for spec in bundle.states if spec.constant)
-        # A graph need not use every state; onnxruntime refuses feeds that it has no input for.
-        step_in = {value.name for value in self.step.get_inputs()}
-        self.fed = tuple(name for name in self.states if name in step_in)
-        self._check_signature(bundle, step_in)
+        self.states = tuple(spec.name for spec in bundle.states)
         self.info = ModelInfo(
             name=bundle.name,
             digest=bundle.digest,
@@ -48,16 +41,54 @@ class Graphs:
             chosen=chosen,
         )
 
-    def _check_signature(self, bundle: Bundle, step_in: set[str]) -> None:
-        init_out = [value.name for value in self.init.get_outputs()]
-        step_out = [value.name for value in self.step.get_outputs()]
-        expected_out = ["probability", *(f"next_{name}" for name in self.changing)]
-        if (
-            init_out != list(self.states)
-            or step_out != expected_out
-            or step_in - {"frame", "frame_row"} - set(self.states)
-        ):
-            raise BundleError(f"{bundle.folder}: the graphs' inputs and outputs are not those of the manifest's states")
+    def init(self, threads: int) -> ort.InferenceSession:
+        """Raises BundleError, as the others do, for a graph that cannot be loaded, or is not what the manifest says."""
+        options = session_options(threads)
+        # An int8 bundle's init graph has 8-bit weights for float arithmetic: unpacked here once, not in every run.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        session = load_graph(self._bundle.folder / "init.onnx", options, self._provider)
+        self._expect(_names(session.get_outputs()) == list(self.states))
+        return session
+
+    def step(self, threads: int) -> ort.InferenceSession:
+        return self._stepping("step.onnx", {"frame"}, threads)
+
+    def halves(self, threads: int) -> tuple[ort.InferenceSession, ort.InferenceSession]:
+        """(encode, recur)."""
+        encode = load_graph(self._bundle.folder / "encode.onnx", session_options(threads), self._provider)
+        return encode, self._stepping("recur.onnx", set(_names(encode.get_outputs())), threads)
+
+    def fed(self, step: ort.InferenceSession) -> tuple[str, ...]:
+        """The states that it takes: it need not use every one, and onnxruntime refuses feeds that it has no input
+        for."""
+        taken = _names(step.get_inputs())
+        return tuple(name for name in self.states if name in taken)
+
+    def _stepping(self, name: str, sees: set[str], threads: int) -> ort.InferenceSession:
+        session = load_graph(self._bundle.folder / name, session_options(threads), self._provider)
+        self._expect(_names(session.get_outputs()) == ["probability", *(f"next_{name}" for name in self.changing)])
+        self._expect(not set(_names(session.get_inputs())) - {"frame_row"} - sees - set(self.states))
+        return session
+
+    def _expect(self, right: bool) -> None:
+        if not right:
+            raise BundleError(
+                f"{self._bundle.folder}: the graphs' inputs and outputs are not those of the manifest's states"
+            )
+
+
+def _names(values: list[Any]) -> list[str]:
+    return [value.name for value in values]
+
+
+def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Those that this process may use: by its affinity, and by the `quota` of its control group."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        allowed, period = (float(part) for part in quota.read_text().split())
+    except (OSError, ValueError):  # no control groups, or "max"
+        return count
+    return max(1, min(count, math.ceil(allowed / period)))
 
 
 def session_options(threads: int) -> ort.SessionOptions:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.errors import Unavailable
-from service.core.ports import Runtime, SessionStore, StepResult
+from service.core.ports import Runtime, Seen, SessionStore, StepResult
 from service.core.state import State
 from service.core.types import ImageU8, ModelInfo, SessionId, Snapshot
 from service.telemetry.metrics import Telemetry
@@ -31,9 +31,16 @@ class MeasuredRuntime:
     def initialise(self, frames: Sequence[ImageU8], masks: Sequence[NDArray[np.uint8]]) -> list[State]:
         return self._runtime.initialise(frames, masks)
 
-    def step(self, frames: Sequence[ImageU8], states: Sequence[State]) -> list[StepResult]:
+    @property
+    def lanes(self) -> int:
+        return self._runtime.lanes
+
+    def encode(self, frame: ImageU8, *, wide: bool = True) -> Seen:
+        return self._runtime.encode(frame, wide=wide)
+
+    def step(self, frames: Sequence[Seen], states: Sequence[State], *, wide: bool = True) -> list[StepResult]:
         self._telemetry.batch_ran(len(frames), sum(state.objects for state in states))
-        return self._runtime.step(frames, states)
+        return self._runtime.step(frames, states, wide=wide)
 
 
 class MeasuredStore:

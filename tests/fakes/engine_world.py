@@ -186,7 +186,7 @@ class World:
         self.start(info)
 
     def start(self, info: ModelInfo = INFO) -> None:
-        self.runtime = FakeRuntime(info)
+        self.runtime = FakeRuntime(info, lanes=2)
         runtime = self._make_runtime() if self._make_runtime else self.runtime
         queue = BatchingQueue(runtime, max_objects=16, max_frames=16)
         self._queues.append(queue)

@@ -13,23 +13,28 @@ from pathlib import Path
 import numpy as np
 from onnx import GraphProto, TensorProto, ValueInfoProto, checker, helper, numpy_helper, save
 
+from model.export.halves import write_halves
+
 _STATE = ["N", 1, "h", "w"]
+_FILES = ["init.onnx", "step.onnx", "encode.onnx", "recur.onnx"]
 
 
 def write_tiny_bundle(folder: Path, gain: float = 0.2, *, constant: bool = True) -> Path:
     """`gain`: of the frame's brightness; another one is another model. `constant` False: nothing pulls back."""
     folder.mkdir(parents=True)
-    digest = hashlib.sha256()
     for name, graph in (("init.onnx", _init_graph(constant)), ("step.onnx", _step_graph(gain, constant))):
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
         checker.check_model(model, full_check=True)
         save(model, folder / name)
+    write_halves(folder)
+    digest = hashlib.sha256()
+    for name in _FILES:
         digest.update((folder / name).read_bytes())
     manifest = {
-        "format": 2,
+        "format": 3,
         "name": "tiny",
         "digest": digest.hexdigest(),
-        "files": ["init.onnx", "step.onnx"],
+        "files": _FILES,
         "pixel_budget": 64 * 96,
         "multiple": 16,
         "output_stride": 1,

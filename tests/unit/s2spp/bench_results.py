@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from s2spp.benchmark.result import Memory, Result, Run, StartRow, StoreRow, StoreSection
+from s2spp.benchmark.result import LiveRow, Memory, PartsRow, Result, Run, StartRow, StoreRow, StoreSection
 
 RAW_FPS = {1: 100.0, 3: 60.0}
 SHARES = {"raw": 1.0, "engine": 0.7, "grpc": 0.6, "ws": 0.59, "rest": 0.4}
@@ -33,7 +33,9 @@ def made_up(
     ]
     store = StoreSection("ext4", 3, rows)
     start = [StartRow("s2spp serve", 5, 1.82)]
-    return Result(machine, runs, memory, None, store, "sha256:1", "s2spp bench --seconds 3", start)
+    live = [LiveRow(1, 90, 10.0, 18.0, 20.0), LiveRow(8, 700, 70.0, 60.0, 95.0)]
+    parts = [PartsRow("grpc", 90, 17.5, 1.25, 14.0, 0.5, 0.75, 1.0)]
+    return Result(machine, runs, memory, None, store, "sha256:1", "s2spp bench --seconds 3", start, parts, live)
 
 
 def _strayed(middle: float, swing: float) -> list[float]:

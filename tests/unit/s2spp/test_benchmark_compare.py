@@ -114,7 +114,8 @@ def test_precisions_are_read_again_with_their_ratio(tmp_path: Path, precisions: 
 
 def test_what_a_newer_bench_adds_is_left_out(tmp_path: Path) -> None:
     whole: dict[str, Any] = made_up().to_dict()
-    for part in (whole, whole["runs"][0], whole["store"], whole["store"]["rows"][0], whole["start"][0]):
+    rows = [whole[name][0] for name in ("runs", "start", "parts", "live")]
+    for part in (whole, *rows, whole["store"], whole["store"]["rows"][0]):
         part["of_tomorrow"] = 1
     write_json(tmp_path / "new.json", whole)
     assert read_result(tmp_path / "new.json") == made_up()

@@ -1,4 +1,5 @@
-"""Lanes tell of a server that goes away: a benchmark that waits for ever tells nothing."""
+"""Lanes tell of a server that goes away: a benchmark that waits for ever tells nothing. The bare model's steps as the
+engine does."""
 
 from __future__ import annotations
 
@@ -7,12 +8,16 @@ from collections.abc import AsyncIterator
 
 import grpc
 import httpx
+import numpy as np
 import pytest
 import websockets
 
-from s2spp.benchmark.lanes import GrpcLane, WebSocketLane
+from s2spp.benchmark.lanes import GrpcLane, RawLane, WebSocketLane
+from s2spp.benchmark.material import Material
 from s2spp.v1 import segmentation_pb2 as pb
 from s2spp.v1 import segmentation_pb2_grpc as stubs
+from service.batching import BatchingQueue
+from tests.fakes.runtime import FakeRuntime
 from tests.fakes.waiting import PATIENCE_S
 
 
@@ -68,3 +73,20 @@ async def test_a_grpc_stream_that_ends_fails_what_waits_and_what_is_sent_later()
                 await lane.send(index, b"frame")
         await lane.close()
     await server.stop(None)
+
+
+async def test_the_bare_model_steps_through_a_window_in_order_and_works_on_the_next_frames_meanwhile() -> None:
+    runtime = FakeRuntime(lanes=2)
+    queue = BatchingQueue(runtime, max_objects=16, max_frames=1)
+    prepared = Material.rendered(5, (64, 96)).for_model(runtime.info)
+    lane = RawLane(queue, prepared, 2)
+    await lane.open(b"", b"")
+    inside = [await lane.send(1, b""), *await asyncio.gather(*(lane.send(index, b"") for index in range(2, 8)))]
+    assert len(runtime.encoded) >= 5 and all(ms >= 1 for ms in inside)
+    straight = FakeRuntime()
+    (state,) = straight.initialise([prepared.frame(0)], [prepared.masks(2)])
+    for index in range(1, 8):
+        state = straight.step([prepared.frame(index)], [state])[0].state
+    ours, theirs = (await lane._last).changing.tensors(), state.changing.tensors()
+    assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+    await queue.close()

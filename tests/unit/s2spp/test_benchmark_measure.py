@@ -1,4 +1,4 @@
-"""One slice: the bare model in batches as the engine's, and no longer than asked where frames take long."""
+"""One slice: no longer than asked where frames take long."""
 
 from __future__ import annotations
 
@@ -7,26 +7,9 @@ import asyncio
 import pytest
 
 from s2spp.benchmark.material import Material
-from s2spp.benchmark.measure import measure_lanes, measure_raw
-from tests.fakes.runtime import FakeRuntime
+from s2spp.benchmark.measure import measure_lanes
 
 MATERIAL = Material.rendered(3, (64, 96))
-
-
-@pytest.mark.parametrize(
-    ("sessions", "objects", "runs"),
-    [
-        (5, 1, [(2, 2), (2, 2), (1, 1)]),  # two frames at most
-        (3, 5, [(1, 5)] * 3),  # eight objects at most
-        (2, 10, [(1, 8), (1, 2)] * 2),  # a frame in parts
-    ],
-)
-def test_the_bare_model_runs_within_the_limits(sessions: int, objects: int, runs: list[tuple[int, int]]) -> None:
-    runtime = FakeRuntime()
-    seen = measure_raw(runtime, MATERIAL.for_model(runtime.info), 8, 2, sessions, objects, 0.0)
-    assert runtime.batches == [(kind, *run) for kind in ("initialise", "step") for run in runs]
-    # 1 ms each.
-    assert seen.total_ms == [len(runs)] and seen.frames / seen.seconds == pytest.approx(1e3 * sessions / len(runs))
 
 
 class _SlowModel:

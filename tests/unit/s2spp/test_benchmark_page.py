@@ -42,6 +42,8 @@ def test_the_page_has_every_figure_and_the_command(tmp_path: Path) -> None:
     assert ["commit", "1", "4.2", "9.8", "348.1", "351.2", "40"] in rows
     assert ["resume", "3", "12.5", "", "1400.0", "", "10"] in rows  # too few for a 95th percentile
     assert ["s2spp serve", "1.82", "5"] in rows
+    assert ["8", "70.0", "60.0", "95.0", "4.75", "700"] in rows
+    assert ["grpc", "17.50", "1.25", "14.00", "0.50", "0.75", "1.00", "90"] in rows
     assert ["10,000", "230.4"] in rows and "grew by 0.4 MB" in page
     assert f"s2spp bench --seconds 3 --report {tmp_path}/docs/PAGE.md" in page
     assert "A Processor, 2 cores" in page and "2024-05-06" in page and "Linux-1" not in page

@@ -16,7 +16,9 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.store import InMemorySessionStore
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "TELEMETRY.md"
-TIMES = FrameTimes(3, Period(10, 14), Period(10, 10.25), Period(11, 11.5), Period(11.5, 12.5), Period(12.5, 12.75))
+TIMES = FrameTimes(
+    3, Period(10, 14), Period(10, 10.25), None, Period(11, 11.5), Period(11.5, 12.5), Period(12.5, 12.75)
+)
 
 
 def samples(telemetry: Telemetry) -> dict[tuple[str, str], float]:

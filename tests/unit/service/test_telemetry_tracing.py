@@ -37,6 +37,7 @@ def one_frame() -> FrameTimes:
         7,
         Period(marks[0], marks[10]),
         Period(marks[1], marks[2]),
+        Period(marks[2], marks[3]),
         Period(marks[4], marks[5]),
         Period(marks[5], marks[8]),
         Period(marks[8], marks[9]),
@@ -78,11 +79,11 @@ def test_a_call_and_its_frames_and_commits(collector: Collector) -> None:
     assert commit.end_time_unix_nano - commit.start_time_unix_nano == pytest.approx(0.25e9, abs=1e4)
     assert frame.end_time_unix_nano == pytest.approx(time.time_ns(), abs=60e9)
     stages = collector.below(frame)
-    assert [span.name for span in stages] == ["decode", "queue", "compute", "encode"]
+    assert [span.name for span in stages] == ["decode", "features", "queue", "compute", "encode"]
     begun = [(span.start_time_unix_nano - frame.start_time_unix_nano) / 1e9 for span in stages]
     took = [(span.end_time_unix_nano - span.start_time_unix_nano) / 1e9 for span in stages]
-    assert begun == pytest.approx([0.1, 0.4, 0.5, 0.8], abs=1e-4)
-    assert took == pytest.approx([0.1, 0.1, 0.3, 0.1], abs=1e-4)
+    assert begun == pytest.approx([0.1, 0.2, 0.4, 0.5, 0.8], abs=1e-4)
+    assert took == pytest.approx([0.1, 0.1, 0.1, 0.3, 0.1], abs=1e-4)
 
 
 def test_the_standard_variables_of_the_sdk_hold(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:

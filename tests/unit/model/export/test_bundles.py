@@ -81,7 +81,7 @@ def test_the_manifest_says_what_the_graphs_take_and_give(exported: Exported) -> 
     checkpoint, report = exported
     manifest = json.loads((report.folder / "manifest.json").read_text())
     config = checkpoint.network
-    assert manifest["format"] == 2 and manifest["name"] == "a-name" and manifest["steps_trained"] == 7
+    assert manifest["format"] == 3 and manifest["name"] == "a-name" and manifest["steps_trained"] == 7
     assert manifest["pixel_budget"] == 256 * 448 and manifest["multiple"] == 32
     assert manifest["output_stride"] == config.output_stride
     assert (manifest["training_data"], manifest["licence"], manifest["scores"]) == (
@@ -91,7 +91,7 @@ def test_the_manifest_says_what_the_graphs_take_and_give(exported: Exported) -> 
     )
     assert NetworkConfig.from_dict(manifest["network"]) == config
     files = b"".join((report.folder / part).read_bytes() for part in manifest["files"])
-    assert manifest["files"] == ["init.onnx", "step.onnx", "weights.bin"]
+    assert manifest["files"] == ["init.onnx", "step.onnx", "encode.onnx", "recur.onnx", "weights.bin"]
     assert manifest["digest"] == report.digest == hashlib.sha256(files).hexdigest()
     init, step = parity.open_graphs(report.folder)
     names = [state["name"] for state in manifest["states"]]

@@ -36,6 +36,8 @@ def former(tmp_path: Path) -> Path:
     for name in (
         "init.onnx",
         "step.onnx",
+        "encode.onnx",
+        "recur.onnx",
         "weights.bin",
         "check.safetensors",
         "manifest.json",
@@ -56,7 +58,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         return [(12, 32), (12, 32), (8, 16), (8, 16)]
 
     monkeypatch.setattr(bundle, "_write_graphs", write)
-    monkeypatch.setattr(bundle, "share_weights", lambda work, graphs: (work / "weights.bin").write_text("new weights"))
+
+    def complete(work: Path) -> None:
+        for part in ("encode.onnx", "recur.onnx", "weights.bin"):
+            (work / part).write_text(f"new {part}")
+
+    monkeypatch.setattr(bundle, "complete", complete)
     monkeypatch.setattr(bundle, "write_check", lambda work, multiple: (work / "check.safetensors").write_text("new"))
     monkeypatch.setattr(bundle, "check_parity", lambda *args: [parity.Parity(1, 12, 0.0, 0.0, 0.0)])
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from service.batching import BatchingQueue
 from service.core.errors import Unavailable
-from service.core.ports import StepResult
+from service.core.ports import Seen, StepResult
 from service.core.state import State
 from service.core.types import ImageU8
 from tests.fakes.runtime import FakeRuntime
@@ -65,7 +65,7 @@ async def hold(runtime: FakeRuntime, queue: BatchingQueue) -> asyncio.Task[State
     """Keep the runtime busy, so that what is queued from now on gathers."""
     runtime.gate.clear()
     busy = asyncio.create_task(queue.initialise(frame(0, 16, 16), masks(0, 1, 16, 16)))
-    await until(runtime._entered.locked)
+    await until(lambda: runtime.busy)
     return busy
 
 
@@ -216,7 +216,7 @@ async def test_a_single_item_is_passed_through_without_copies(runtime: FakeRunti
     given: list[State] = []
     step = runtime.step
 
-    def spy(frames: Sequence[ImageU8], states: Sequence[State]) -> list[StepResult]:
+    def spy(frames: Sequence[Seen], states: Sequence[State], *, wide: bool = True) -> list[StepResult]:
         given.extend(states)
         return step(frames, states)
 

@@ -94,7 +94,7 @@ def test_auto_does_not_hide_a_damaged_bundle(spoilt: Path, monkeypatch: pytest.M
 def test_a_manifest_that_lists_no_graphs_is_refused(spoilt: Path) -> None:
     path = spoilt / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"files": []}))
-    with pytest.raises(BundleError, match="does not list both graphs"):
+    with pytest.raises(BundleError, match="does not list encode"):
         load_bundle(str(spoilt))
 
 
