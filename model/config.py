@@ -55,10 +55,16 @@ class AttentionConfig:
 @dataclass(frozen=True)
 class NeckConfig:
     """A top-down fusion of the encoder's features, made once a frame however many objects follow it: `channels` at
-    strides 16, 8 and 4, and how many residual convolutions (`depth`) each has."""
+    strides 16, 8 and 4, and how many residual convolutions (`depth`) each has. `coarse_first`: what comes from the
+    coarser stride is convolved there, and the result up-sampled: a quarter of the multiplications."""
 
     channels: tuple[int, int, int]
     depth: tuple[int, int, int] = (0, 0, 0)
+    coarse_first: bool = False
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> NeckConfig:
+        return NeckConfig(**data | {name: tuple(data[name]) for name in ("channels", "depth") if name in data})
 
 
 @dataclass(frozen=True)
@@ -138,7 +144,7 @@ class NetworkConfig:
         data["memories"] = tuple(MemoryConfig(**memory) for memory in data["memories"])
         data["decoder"] = tuple(data["decoder"])
         if data.get("neck"):
-            data["neck"] = NeckConfig(**{name: tuple(values) for name, values in data["neck"].items()})
+            data["neck"] = NeckConfig.from_dict(data["neck"])
         if data.get("distance"):
             data["distance"] = DistanceConfig(**data["distance"])
         if data.get("attention"):

@@ -85,7 +85,7 @@ def light() -> NetworkConfig:
     its work is done once a frame, so that a second object costs a third of the first."""
     return NetworkConfig(
         encoder="mobilenet_v2",
-        neck=NeckConfig((160, 96, 64), (1, 1, 0)),
+        neck=NeckConfig((96, 96, 48), (1, 1, 0), coarse_first=True),
         memories=(MemoryConfig(32, 96, 3), MemoryConfig(16, 96, 3, 96), MemoryConfig(8, 48, 3, 48)),
         decoder=(96, 64, 40, 40),
         decoder_kernel=3,

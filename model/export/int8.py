@@ -24,6 +24,7 @@ from model.data.sequence import Sequence as Video
 from model.export.bundle import MANIFEST, complete, seal, write_beside
 from model.export.onnx_files import HALF
 from model.export.parity import open_graphs
+from model.export.stem import widen_stem
 from s2spp.geometry import frame_to_model, mask_to_model, model_size
 
 Feed = dict[str, NDArray[Any]]
@@ -62,6 +63,7 @@ def quantise_bundle(
     with write_beside(folder.absolute(), source) as work:
         convolutions = _quantise(source / "step.onnx", work / "step.onnx", feeds)
         _store_as_int8(source / "init.onnx", work / "init.onnx", work / "step.onnx")
+        widen_stem(work / "step.onnx")
         complete(work)
         manifest |= {"name": name, "quantised_from": manifest["digest"], "scores": dict(scores or {})}
         digest, megabytes = seal(work, manifest)
@@ -111,6 +113,7 @@ def _quantise(source: Path, target: Path, feeds: list[Feed]) -> int:
             _Feeds(feeds),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=_OPERATORS,
+            nodes_to_exclude=_of_no_convolution(model.graph),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -171,6 +174,19 @@ def _normalised_frame(graph: onnx.GraphProto) -> str:
             raise ValueError(f"expected one {kind} of {name!r} in the step graph: only MobileNetV2 can be quantised")
         name = found[0].output[0]
     return name
+
+
+def _of_no_convolution(graph: onnx.GraphProto) -> list[str]:
+    """The operators that see nothing of a convolution: distances between cells, which in 8 bits go up by threes and
+    fours where those of neighbours count."""
+    made: set[str] = set()
+    others = []
+    for node in graph.node:
+        if node.op_type == "Conv" or not made.isdisjoint(node.input):
+            made.update(node.output)
+        else:
+            others.append(node.name)
+    return others
 
 
 def _gather_whole_pixels(graph: onnx.GraphProto) -> None:

@@ -69,11 +69,24 @@ def test_every_convolution_of_the_step_is_in_eight_bits(int8: Int8Report) -> Non
 def test_the_frame_is_read_as_the_bytes_that_it_is(int8: Int8Report) -> None:
     graph = onnx.load(int8.folder / "step.onnx").graph
     kinds, name = [], "frame"
-    for _ in range(3):
+    for _ in range(4):
         (node,) = (node for node in graph.node if name in node.input and node.op_type != "Shape")
         kinds.append(node.op_type)
         name = node.output[0]
-    assert kinds == ["Transpose", "DequantizeLinear", "Conv"]
+    assert kinds == ["Reshape", "Transpose", "DequantizeLinear", "Conv"]
+
+
+def test_distances_between_cells_stay_in_float(int8: Int8Report) -> None:
+    """In 8 bits those of neighbours would be told apart by whole steps of the farthest ones."""
+    graph = onnx.load(int8.folder / "step.onnx").graph
+    squares = {name for node in graph.node if node.op_type == "Pow" for name in node.output}
+    assert squares
+    reached: set[str] = set(squares)
+    for node in graph.node:
+        if not reached.isdisjoint(node.input) and node.op_type in ("Unsqueeze", "Add", "Reshape", "Mul"):
+            reached.update(node.output)
+    assert len(reached) > len(squares) + 2
+    assert not [node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] in reached]
 
 
 def test_an_objects_features_are_picked_with_a_pixels_channels_together(int8: Int8Report) -> None:

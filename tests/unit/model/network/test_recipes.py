@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.config import MemoryConfig, NeckConfig, NetworkConfig
+from model.config import MemoryConfig, NetworkConfig
 from model.network import S2Spp, encoders, with_gradient
 from model.network.decoder import DecoderStage
 from model.network.memory import CELL_BOUND
@@ -33,7 +33,7 @@ def small(config: NetworkConfig) -> NetworkConfig:
     )
     attention = config.attention and replace(config.attention, key_channels=4, value_channels=6)
     decoder = tuple(10 - n for n in range(len(config.decoder)))
-    neck = config.neck and NeckConfig((8, 7, 6), config.neck.depth)
+    neck = config.neck and replace(config.neck, channels=(8, 7, 6))
     return replace(config, memories=memories, decoder=decoder, attention=attention, neck=neck)
 
 
