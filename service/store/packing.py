@@ -1,12 +1,13 @@
 """State tensors, packed without loss for the store: what is written for a frame bounds how often a stream is stored.
 
-Bytes of one significance lie together, as they resemble each other: float16 state takes a half of its size where an
-int8 bundle made it, four fifths where a float one did.
+Bytes of one significance lie together, as they resemble each other: float16 state takes less than a half of its size
+where an int8 bundle made it, two thirds where a float one did.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,7 @@ _CODING = zstandard.ZstdCompressionParameters.from_level(
 )
 # Of one object; far beyond any model's, and a bound on what hostile bytes make of themselves.
 _LARGEST = 1 << 28
+_END_OF_BLOCK = zstandard.COMPRESSOBJ_FLUSH_BLOCK
 Layout = list[tuple[str, str, list[int]]]
 """Name, numpy type and shape of each tensor, in order."""
 
@@ -29,11 +31,11 @@ Layout = list[tuple[str, str, list[int]]]
 def pack(tensors: Tensors) -> tuple[NDArray[np.uint8], Layout]:
     """Bytes uint8 [n], and what `unpack` needs beside them."""
     layout = [(name, tensor.dtype.str, list(tensor.shape)) for name, tensor in tensors.items()]
-    planes = b"".join(
-        np.ascontiguousarray(tensor).view(np.uint8).reshape(-1, tensor.dtype.itemsize).T.tobytes()
-        for tensor in tensors.values()
-    )
-    return np.frombuffer(zstandard.ZstdCompressor(compression_params=_CODING).compress(planes), np.uint8), layout
+    planes = [plane for tensor in tensors.values() for plane in _planes(tensor)]
+    coder = zstandard.ZstdCompressor(compression_params=_CODING).compressobj(size=sum(map(len, planes)))
+    # A block for each, with frequencies of its own, takes an eighth less than blocks that span them.
+    blocks = [block for plane in planes for block in (coder.compress(plane), coder.flush(_END_OF_BLOCK))]
+    return np.frombuffer(b"".join([*blocks, coder.flush()]), np.uint8), layout
 
 
 def unpack(packed: NDArray[np.uint8], layout: Sequence[Sequence[object]]) -> dict[str, NDArray[np.generic]]:
@@ -53,6 +55,16 @@ def unpack(packed: NDArray[np.uint8], layout: Sequence[Sequence[object]]) -> dic
         name: np.ascontiguousarray(part.reshape(kind.itemsize, -1).T).view(kind).reshape(shape)
         for (name, kind, shape), part in zip(specs, parts, strict=True)
     }
+
+
+def _planes(tensor: NDArray[np.generic]) -> list[NDArray[np.uint8]]:
+    """The first bytes of all numbers, the second ones, ..."""
+    numbers = np.ascontiguousarray(tensor)
+    if numbers.itemsize == 2:  # as float16 is: three times as fast
+        pairs = numbers.view(np.uint16).ravel()
+        parts = [pairs.astype(np.uint8), (pairs >> 8).astype(np.uint8)]
+        return parts if sys.byteorder == "little" else parts[::-1]
+    return list(np.ascontiguousarray(numbers.view(np.uint8).reshape(-1, numbers.itemsize).T))
 
 
 def _shape(said: object) -> tuple[int, ...]:
