@@ -34,7 +34,7 @@ def pack(tensors: Tensors) -> tuple[NDArray[np.uint8], Layout]:
     planes = [plane for tensor in tensors.values() for plane in _planes(tensor)]
     coder = zstandard.ZstdCompressor(compression_params=_CODING).compressobj(size=sum(map(len, planes)))
     # A block for each, with frequencies of its own, takes an eighth less than blocks that span them.
-    blocks = [block for plane in planes for block in (coder.compress(plane), coder.flush(_END_OF_BLOCK))]
+    blocks = [block for plane in planes for block in (coder.compress(plane.data), coder.flush(_END_OF_BLOCK))]
     return np.frombuffer(b"".join([*blocks, coder.flush()]), np.uint8), layout
 
 
