@@ -18,6 +18,7 @@ _KINDS = 32
 @dataclass
 class _Kind:
     runs: int = 0
+    promising: bool = False  # the last wide run was the faster way
     wide_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_RUNS))
     narrow_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_RUNS))
 
@@ -37,12 +38,15 @@ class Pace:
         """How the next run of this `kind` (such take equally long) is to go."""
         known = self._known(kind)
         known.runs += 1
-        faster = known.wide_is_faster
-        return faster != (known.runs % (_TRY_NARROW if faster else _TRY_WIDE) == 0)
+        if known.wide_is_faster:
+            return known.runs % _TRY_NARROW != 0
+        # One that went well is tried again at once: what was in the way may be gone.
+        return known.promising or known.runs % _TRY_WIDE == 0
 
     def ran(self, kind: Hashable, wide: bool, ms: float) -> None:
         known = self._known(kind)
         (known.wide_ms if wide else known.narrow_ms).append(ms)
+        known.promising = wide and bool(known.narrow_ms) and ms < median(known.narrow_ms)
 
     def _known(self, kind: Hashable) -> _Kind:
         if kind not in self._kinds and len(self._kinds) == _KINDS:
