@@ -33,7 +33,7 @@ _COLUMNS = f"""\
 - **frames/s**: of all sessions together, with the usual number of frames under way in each (8; over REST 1), or as many
   as are answered in the time of this part where a frame takes long.
 - **of raw**: that, as a share of the bare model's frames/s, which took turns with it. Machines differ and swing; this
-  share compares.
+  share compares. (Above 1: the machine was quicker in its turns.)
 - **ms p50**, **ms p95**: median and 95th percentile, one frame under way in each session, from handing a frame (JPEG,
   854 x 480) to the client to having the whole mask (indexed PNG): sending, decoding and encoding are in it, but for
   `raw`. p95 is blank where fewer than {ENOUGH} were timed.
@@ -42,7 +42,9 @@ _COLUMNS = f"""\
 _PARTS = """\
 Milliseconds, means: **ms**, from handing a frame to the client to having its mask. **decode**: the JPEG, and resizing
 it for the model. **model**: inside onnxruntime. **mask**: the model's output merged and resized to the frame, and
-packed as a PNG. **engine**: all else in the engine, waiting and threads. **outside**: client, network and server."""
+packed as a PNG. **engine**: all else in the engine, waiting and threads. **outside**: client, network and server.
+**frames**: how many, timed apart from those of the table above. (Of REST it cannot be told: a frame waits for the
+store, too.)"""
 _STORE = """\
 - **opening commit**: a new session, constant states too. **commit**: what changes, every {every} frames, with the
   answers that are not acknowledged yet. **resume**: a session that is not in memory, until it could take a frame.
@@ -125,8 +127,9 @@ def _live(result: Result) -> Iterable[str]:
         f"Over gRPC, each sends {PACE:g} frames a second, however long its masks take. More and more of them, until "
         f"the machine is full: fewer than {FULL:.0%} of their frames are answered in time, and the others pile up.",
         _table(LIVE_COLUMNS, live_rows(result.live)),
+        "**sessions**: at a time. **frames/s**: answered before another frame of the session was due after the last. "
         "**ms p50**, **ms p95**: from when a frame was due until its mask was there. **p95 of one**: as a multiple of "
-        "one session's.",
+        "one session's. **frames**: how many. The last row is of a machine that is full.",
     ]
 
 

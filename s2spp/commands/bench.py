@@ -36,7 +36,7 @@ def bench(
     memory_frames: Annotated[
         int, typer.Option(min=0, metavar="N", help="Frames in one session for the memory part; 0 leaves it out.")
     ] = Plan.memory_frames,
-    threads: Annotated[int, typer.Option(help="Threads of the model; 0: one per core.")] = Plan.threads,
+    threads: Annotated[int, typer.Option(help="Cores for the model; 0: all that there are.")] = Plan.threads,
     precisions: Annotated[
         bool, typer.Option(help="Measure the shipped float and int8 bundles in turns.")
     ] = Plan.precisions,

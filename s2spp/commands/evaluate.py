@@ -51,7 +51,7 @@ def evaluate(
         Path | None,
         typer.Option(help="YouTube-VOS: this meta.json's categories are seen. Default: SPLIT/../train/meta.json."),
     ] = None,
-    threads: Annotated[int, typer.Option(help="Threads of the model; 0: one per core.")] = 0,
+    threads: Annotated[int, typer.Option(help="Cores for the model; 0: all that there are.")] = 0,
 ) -> None:
     """Score a model on video with masks: J, F, and beside it what copying the first mask would score.
 

@@ -28,7 +28,7 @@ def quantise(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; default: the folder's.")] = None,
 ) -> None:
-    """Write a float bundle as an int8 one: the step graph in 8 bits, for processors with VNNI or dot products.
+    """Write a float bundle as an int8 one: its convolutions in 8 bits, for processors with VNNI or dot products.
 
     Score it before it is used (`s2spp evaluate --bundle OUT`): ranges found on other video than one's own may fit ill.
 

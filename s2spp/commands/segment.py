@@ -29,7 +29,7 @@ def segment(
         str | None, typer.Option(help="host:port of a server's gRPC. Default: run the model in this process.")
     ] = None,
     bundle: Annotated[str | None, typer.Option(help="Bundle folder, name or auto, if run in this process.")] = None,
-    threads: Annotated[int, typer.Option(help="Threads of the model; 0: one per core.")] = 0,
+    threads: Annotated[int, typer.Option(help="Cores for the model; 0: all that there are.")] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run that was interrupted in OUT (with --server).")
     ] = False,

@@ -23,7 +23,7 @@ Bundle = Annotated[
     str | None, typer.Option(help="Bundle folder, the name of a shipped one, or auto (int8 where it is fast).")
 ]
 Provider = Annotated[str | None, typer.Option(help="Where the model runs: cpu, or cuda.")]
-Threads = Annotated[int | None, typer.Option(help="Threads of the model; 0: one per core.")]
+Threads = Annotated[int | None, typer.Option(help="Cores for the model; 0: all that there are.")]
 StopWithStdin = Annotated[bool, typer.Option("--stop-with-stdin", hidden=True)]
 
 

@@ -232,7 +232,7 @@ class Mask(_message.Message):
     committed_frame: _builtins.int
     """The last frame index that survives a crash of the server."""
     compute_ms: _builtins.float
-    """Milliseconds inside the model for the batch that held this frame."""
+    """Milliseconds inside the model: of the run that held this frame, and of what was worked out ahead of its turn."""
     epoch: _builtins.int
     """As in a session."""
     @_builtins.property

@@ -9,8 +9,8 @@ from statistics import median
 
 # What counts of either way: the middle one of so many runs.
 _RUNS = 5
-# One in so many runs goes the way that seemed slower.
-_TRY_NARROW, _TRY_WIDE = 50, 10
+# One in so many runs goes the way that seemed slower, and so manieth run of all goes narrow.
+_TRY_NARROW, _TRY_WIDE, _FIRST_NARROW = 50, 10, 3
 # Kinds of runs that are remembered.
 _KINDS = 32
 
@@ -39,7 +39,7 @@ class Pace:
         known = self._known(kind)
         known.runs += 1
         if known.wide_is_faster:
-            return known.runs % _TRY_NARROW != 0
+            return known.runs % _TRY_NARROW != 0 and known.runs != _FIRST_NARROW
         # One that went well is tried again at once: what was in the way may be gone.
         return known.promising or known.runs % _TRY_WIDE == 0
 

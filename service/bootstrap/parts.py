@@ -47,11 +47,15 @@ def load_runtime(settings: Settings) -> Runtime:
 
 
 def _ready(settings: Settings, bundle: str, why: str) -> Runtime:
-    from service.runtime import DeviceRuntime, OnnxRuntime, check_stored_step, load_bundle
+    from service.runtime import DeviceRuntime, OnnxRuntime, check_stored_step, cores, load_bundle
 
     loaded = load_bundle(bundle)
     runtime: OnnxRuntime | DeviceRuntime
     if settings.provider == "cpu":
+        if settings.threads > (there := cores()):
+            _log.warning(
+                "S2SPP_THREADS=%d, and this process may use %d: runs hold each other up", settings.threads, there
+            )
         runtime = OnnxRuntime(loaded, settings.threads, why)
     else:
         runtime = DeviceRuntime(loaded, why, max_batch=min(settings.max_batch, FRAMES_IN_A_RUN["cuda"]))

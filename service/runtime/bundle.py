@@ -60,9 +60,9 @@ def load_bundle(name_or_path: str) -> Bundle:
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
         if manifest["format"] != FORMAT:
-            raise BundleError(
-                f"{path}: bundle format {manifest['format']}, this version reads {FORMAT}; export it anew"
-            )
+            newer = isinstance(manifest["format"], int) and manifest["format"] > FORMAT
+            what = "it was made by a newer s2spp: upgrade this one" if newer else "export or quantise it anew"
+            raise BundleError(f"{path}: bundle format {manifest['format']}, this version reads {FORMAT}; {what}")
         files = [Path(name).name for name in manifest["files"]]
         if not set(files) >= _GRAPHS:
             raise BundleError(f"{path} does not list {', '.join(sorted(_GRAPHS - set(files)))}; export the bundle anew")

@@ -68,7 +68,8 @@ class ObjectOut(_Out):
 
 
 class AnswerOut(_Out):
-    """The text message before each mask on the WebSocket. `compute_ms`: inside the model, for its batch."""
+    """The text message before each mask on the WebSocket. `compute_ms`: inside the model, work ahead of
+    its turn included."""
 
     frame_index: int
     mask_format: MaskFormat
