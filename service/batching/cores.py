@@ -17,8 +17,6 @@ _SERIAL = 0.24
 _FEW = 3
 # So many times in a row who came found nothing else to do, until it counts as alone.
 _QUIET = 3
-Rows = range
-"""Of a frame's objects, those of one run."""
 
 
 class Cores:
@@ -47,9 +45,9 @@ class Cores:
         """A run that might have been wide."""
         self._pace.ran(kind, wide, ms)
 
-    def waves(self, objects: int, waiting: int, *, urgent: bool) -> list[list[Rows]]:
-        """A frame's objects in runs side by side, and such waves one after the other. `waiting`: other runs. What is
-        urgent stays together: what comes after its parts would lose its place meanwhile."""
+    def waves(self, objects: int, waiting: int, *, urgent: bool) -> list[list[range]]:
+        """The rows of a frame's objects in runs side by side, and such waves one after the other. `waiting`: other
+        runs. What is urgent stays together: what comes after its parts would lose its place meanwhile."""
         apart = not (self._alone or urgent or waiting >= self._lanes or objects < self._faster)
         beside = self._lanes if apart else 1
         runs = beside * ceil(objects / (beside * self._max_objects))

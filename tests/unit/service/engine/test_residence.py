@@ -235,7 +235,8 @@ async def test_a_session_that_is_not_in_memory_can_be_deleted(world: World) -> N
         await world.engine.describe(session)
 
 
-async def test_deleting_beats_a_save_and_frames_under_way(world: World) -> None:
+async def test_deleting_beats_a_save_and_frames_under_way() -> None:
+    world = World(lanes=1)
     session = await world.open()
     world.wire.open.clear()
     storing = asyncio.create_task(world.post(session, 1))
@@ -254,13 +255,13 @@ async def test_deleting_beats_a_save_and_frames_under_way(world: World) -> None:
     results = await asyncio.gather(storing, computing, queued, late, return_exceptions=True)
     for result in results[2:]:
         assert isinstance(result, S2sppError), result
-    assert world.runtime.batches[:2] == [("initialise", 1, 2), ("step", 1, 2)]
-    assert len(world.runtime.batches) <= 3, "frame 3 was not computed any more"
+    assert len(world.runtime.batches) == 3, "frame 3 was not computed any more"
     await asyncio.sleep(0.01)
     with pytest.raises(SessionUnknown):
         await world.store.load(session)
     with pytest.raises(SessionUnknown):
         await world.engine.describe(session)
+    await world.end()
 
 
 async def test_a_deletion_that_fails_leaves_the_session(world: World) -> None:
