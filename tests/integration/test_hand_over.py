@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import threading
 import time
@@ -50,9 +51,11 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
         registry = RedisWorkerRegistry(redis)
 
         async def beat(name: str, engine: LocalEngine, port: int) -> None:
-            while True:
+            for number in itertools.count(1):  # without a number, equal loads are no news, and placed sessions add up
                 load = engine.load()
-                await registry.beat(WorkerState(name, f"127.0.0.1:{port}", load.sessions, load.busy, 64, INFO.digest))
+                address = f"127.0.0.1:{port}"
+                state = WorkerState(name, address, load.sessions, load.busy, 64, INFO.digest, beat=number)
+                await registry.beat(state)
                 await asyncio.sleep(0.2)
 
         for name in ("w1", "w2"):
