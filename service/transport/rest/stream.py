@@ -91,9 +91,10 @@ class _Drawing:
 
 @dataclass(frozen=True)
 class _Pending:
-    """A frame, or a change of the objects after it, and what will be said of it."""
+    """A frame, or a change of the objects after it, and what will be said of it. `frame_index` None: a text message that
+    is neither."""
 
-    frame_index: int
+    frame_index: int | None
     work: asyncio.Task[Delivered] | asyncio.Task[SessionInfo]
     of_change: bool = False
 
@@ -183,7 +184,7 @@ class _FrameStream:
             if command.received_through is not None:
                 self._acknowledge(command.received_through)
         except InvalidOption as error:
-            return _Pending(self._next_index, asyncio.create_task(_refuse(error)))
+            return _Pending(None, asyncio.create_task(_refuse(error)))
         if command.remove is not None:
             return self._change(command.remove, RemoveObject(command.remove.object_id))
         if command.draw is not None:
@@ -267,7 +268,7 @@ class _FrameStream:
 
     async def _outcome(self, pending: _Pending) -> tuple[str, bytes, S2sppError | None]:
         """What is said of a frame or change, its mask (empty with a problem), and why the stream ends with it."""
-        where: dict[str, Any] = {"frame_index": pending.frame_index}
+        where: dict[str, Any] = {} if pending.frame_index is None else {"frame_index": pending.frame_index}
         if pending.of_change:
             where["of_change"] = True
         try:
@@ -277,13 +278,13 @@ class _FrameStream:
             end = error if error.ends_stream or isinstance(error, _CONFLICTS) else None
             return json.dumps(problem(error) | where), b"", end
         except Exception:
-            _log.exception("frame %d of a stream failed", pending.frame_index)
+            _log.exception("frame %s of a stream failed", pending.frame_index)
             self._numbering_lost = True
             return json.dumps(problem(unexpected()) | where), b"", None
         self._told_committed = max(self._told_committed, said.committed_frame)
         if isinstance(said, SessionInfo):
             return json.dumps({"objects": SessionOut.model_validate(said).model_dump()}), b"", None
-        self._sent_through = pending.frame_index
+        self._sent_through = said.answer.frame_index
         return AnswerOut.of(said).model_dump_json(), said.answer.mask, None
 
 

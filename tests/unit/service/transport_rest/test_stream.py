@@ -166,6 +166,7 @@ async def test_nobody_has_the_mask_of_a_frame_that_was_not_sent(port: int, engin
         await socket.send('{"received_through": 2}')
         problem, _ = await answer(socket)
         assert problem["reason"] == "INVALID_OPTION" and "the last frame sent is 1" in problem["detail"]
+        assert "frame_index" not in problem  # no frame has had this answer: the next one's is still to come
         await socket.send(b"2")
         await answer(socket)
     assert [call.received_through for call in engine.calls] == [0, 1]
