@@ -14,12 +14,14 @@ DistanceKind = Literal["classes", "regression"]
 @dataclass(frozen=True)
 class MemoryConfig:
     """One recurrent memory on the encoder's features of `stride` (section III-A, IV-B). `inputs`: what the
-    memory sees is first mixed down to so many channels by a 1x1 convolution; 0 leaves it as it is."""
+    memory sees is first mixed down to so many channels by a 1x1 convolution; `hidden`: what its gates see of its own
+    last output likewise. 0 leaves either as it is."""
 
     stride: int
     channels: int
     kernel: int
     inputs: int = 0
+    hidden: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class NetworkConfig:
     neck: None: memories and decoder see the encoder's own features.
     decoder: channels after each x2 up-sampling, from the bottleneck on; five stages end at full
         resolution, fewer stop earlier and the mask is resized from there.
+    merge: channels of the 1x1 merges that a convolution follows, from the second stage on; of those that it does not
+        name, as many as the stage gives.
     sub_pixel: not bilinear up-sampling, but convolutions that make the four pixels of each cell (Shi et al. 2016); the
         last stage leaves that to the head. As many multiplications, at a lower resolution and on more channels.
     cell: activations of the ConvLSTM. tanh; relu (S2S: ReLU in place of tanh); reference (sigmoid
@@ -89,6 +93,7 @@ class NetworkConfig:
     memories: tuple[MemoryConfig, ...]
     decoder: tuple[int, ...]
     decoder_kernel: int = 5
+    merge: tuple[int, ...] = ()
     neck: NeckConfig | None = None
     sub_pixel: bool = False
     cell: Cell = "relu"
@@ -108,6 +113,11 @@ class NetworkConfig:
             raise ValueError(f"the decoder has 1 to 5 stages, got {len(self.decoder)}")
         if not set(strides) <= {32 >> stage for stage in range(len(self.decoder))}:
             raise ValueError(f"{len(self.decoder)} decoder stages do not reach every memory of strides {strides}")
+        merges = len(self.decoder) - 1 - self.sub_pixel
+        if len(self.merge) > merges or 0 in self.merge:
+            raise ValueError(f"merge names channels of {merges} merges at most, each 1 or more; got {self.merge}")
+        if self.recurrence == "mask_guidance" and any(memory.hidden for memory in self.memories):
+            raise ValueError("hidden narrows what a ConvLSTM sees of its own output; mask guidance has none")
         if self.neck is not None and len(self.decoder) > 4:
             raise ValueError("a neck has features down to stride 4: the decoder then has 4 stages at most")
         if self.multiple % 32:
@@ -142,7 +152,7 @@ class NetworkConfig:
     def from_dict(data: dict[str, Any]) -> NetworkConfig:
         data = dict(data)
         data["memories"] = tuple(MemoryConfig(**memory) for memory in data["memories"])
-        data["decoder"] = tuple(data["decoder"])
+        data |= {name: tuple(data[name]) for name in ("decoder", "merge") if name in data}
         if data.get("neck"):
             data["neck"] = NeckConfig.from_dict(data["neck"])
         if data.get("distance"):

@@ -86,8 +86,9 @@ def light() -> NetworkConfig:
     return NetworkConfig(
         encoder="mobilenet_v2",
         neck=NeckConfig((96, 96, 48), (1, 1, 0), coarse_first=True),
-        memories=(MemoryConfig(32, 96, 3), MemoryConfig(16, 96, 3, 96), MemoryConfig(8, 48, 3, 48)),
+        memories=(MemoryConfig(32, 96, 3), MemoryConfig(16, 96, 3, 48, 48), MemoryConfig(8, 48, 3, 32, 32)),
         decoder=(96, 64, 40, 40),
+        merge=(48, 32),
         decoder_kernel=3,
         sub_pixel=True,
         cell="tanh",

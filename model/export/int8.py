@@ -1,8 +1,8 @@
 """A float bundle to int8: static quantisation (activations uint8, weights int8 per channel), calibrated on real clips.
 
 Nothing is scaled by what is in a batch, so an object's mask does not depend on who shares the run. States stay
-float16 and so do the cell's own sums: what a ConvLSTM carries from step to step is never rounded to 8 bits; only what
-its convolutions read and give is."""
+float16, and the cells of the ConvLSTMs add up in float: what they carry from step to step is never rounded to 8 bits;
+only what convolutions read and give is, h with it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from model.data.sequence import Sequence as Video
 from model.export.bundle import MANIFEST, complete, seal, write_beside
+from model.export.int8_attention import attend_in_bytes
 from model.export.onnx_files import HALF
 from model.export.parity import open_graphs
 from model.export.stem import widen_stem
@@ -113,13 +114,14 @@ def _quantise(source: Path, target: Path, feeds: list[Feed]) -> int:
             _Feeds(feeds),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=_OPERATORS,
-            nodes_to_exclude=_of_no_convolution(model.graph),
+            nodes_to_exclude=[*_of_no_convolution(model.graph), *_cells(model.graph)],
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             extra_options={"TensorQuantOverrides": {pixels: [stem]}},
         )
         model = onnx.load(quantised)
+    attend_in_bytes(model)
     _feed_bytes(model.graph, pixels)
     onnx.checker.check_model(model)
     target.write_bytes(model.SerializeToString(deterministic=True))
@@ -187,6 +189,18 @@ def _of_no_convolution(graph: onnx.GraphProto) -> list[str]:
         else:
             others.append(node.name)
     return others
+
+
+def _cells(graph: onnx.GraphProto) -> list[str]:
+    """The sums of the ConvLSTMs' cells, f c + i g, and their bounds."""
+    made = {name: node for node in graph.node for name in node.output}
+    sums = [
+        node
+        for node in graph.node
+        if node.op_type == "Add" and all(name in made and made[name].op_type == "Mul" for name in node.input)
+    ]
+    bounds = [node for node in graph.node if node.op_type == "Clip" and node.input[0] in {s.output[0] for s in sums}]
+    return [node.name for node in (*sums, *bounds)]
 
 
 def _gather_whole_pixels(graph: onnx.GraphProto) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from model.export.graphs import STATE_DTYPE, rows
 from model.export.halves import ENCODE, RECUR, STEP
+from model.export.int8_attention import has_products, products_in_float
 from model.network import RecurrentState, S2Spp
 
 States = dict[str, NDArray[np.float16]]
@@ -67,8 +69,8 @@ def parity_clip(frames: int, size: tuple[int, int], seed: int) -> tuple[NDArray[
 
 
 def open_graphs(folder: Path, *, exact: bool = False) -> tuple[ort.InferenceSession, ort.InferenceSession]:
-    """(init, step) of a bundle on the CPU, as it is served. `exact`: 8-bit convolutions are worked out in float, which
-    no processor gets wrong."""
+    """(init, step) of a bundle on the CPU, as it is served. `exact`: what is in 8 bits is worked out in float, which no
+    processor gets wrong."""
     # 8-bit weights for float arithmetic, as an int8 bundle's init graph has them, are unpacked once.
     return _opened(folder / "init.onnx", in_float=True), _opened(folder / STEP, in_float=exact)
 
@@ -84,9 +86,14 @@ def halves_off(folder: Path, feed: Mapping[str, NDArray[Any]], probability: NDAr
 
 def _opened(path: Path, *, in_float: bool) -> ort.InferenceSession:
     options = ort.SessionOptions()
+    graph: Path | bytes = path
     if in_float:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        if has_products(onnx.load(path, load_external_data=False).graph):
+            model = onnx.load(path)
+            products_in_float(model.graph)
+            graph = model.SerializeToString()
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def check_parity(network: S2Spp, folder: Path) -> list[Parity]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 # Attention to a cell that is this much less alike than the best one: e^-40, which float32 rounds away beside it.
-_FAR_BELOW = 40.0
+FAR_BELOW = 40.0
 
 
 class FrameAttention(nn.Module):
@@ -29,7 +29,7 @@ class FrameAttention(nn.Module):
             similarity = similarity - self.locality * _squared_distance(height, width, query)
         # Left to fall to where softmax gives denormal numbers, they made the product below 15 times slower on Intel's
         # processors, and a whole int8 step 4 times. No sum changes, to float32's precision.
-        similarity = torch.maximum(similarity, similarity.amax(dim=-1, keepdim=True) - _FAR_BELOW)
+        similarity = torch.maximum(similarity, similarity.amax(dim=-1, keepdim=True) - FAR_BELOW)
         read = torch.matmul(value.flatten(2), similarity.softmax(dim=-1).transpose(1, 2))
         return read.reshape(batch, -1, height, width)
 

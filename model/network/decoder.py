@@ -28,16 +28,17 @@ class DecoderStage(nn.Module):
     """1x1 merge of (plain skip, below, skip-memory), bilinear x2, convolution. The 1x1 convolutions are the paper's
     "weighted averaging with learnable weights" (section III-A).
 
-    `frame`: channels of the plain skip, 0 for the bottleneck's stage, which has nothing to merge. `up`: bilinear;
-    sub_pixel: the convolution comes first and makes the four pixels of each cell; none: the merge alone."""
+    `frame`: channels of the plain skip, 0 for the bottleneck's stage, which has nothing to merge. `merged`: those
+    of the merge. `up`: bilinear; sub_pixel: the convolution comes first and makes the four pixels of each cell; none:
+    the merge alone."""
 
-    def __init__(self, frame: int, own: Sequence[int], outputs: int, kernel: int, up: Up) -> None:
+    def __init__(self, frame: int, own: Sequence[int], merged: int, outputs: int, kernel: int, up: Up) -> None:
         super().__init__()
         self.up = up
-        self.merge = SplitConv2d(frame, own, outputs, 1) if frame else None
+        self.merge = SplitConv2d(frame, own, merged, 1) if frame else None
         if up != "none":
             made = 4 * outputs if up == "sub_pixel" else outputs
-            self.conv = nn.Conv2d(outputs if frame else own[0], made, kernel, padding=kernel // 2)
+            self.conv = nn.Conv2d(merged if frame else own[0], made, kernel, padding=kernel // 2)
             xavier_conv(self.conv)
 
     def of_frame(self, features: Tensor) -> Tensor:

@@ -25,12 +25,16 @@ _CANDIDATE: dict[Cell, Callable[[Tensor], Tensor]] = {
 class ConvLSTM(nn.Module):
     """ConvLSTM (eq. 3; Shi et al. 2015): (x, h, c) -> (h, c). The cell state is bounded, for long streams.
 
-    x comes in parts: `frame` channels that all objects of a frame share, and each object's `own`."""
+    x comes in parts: `frame` channels that all objects of a frame share, and each object's `own`. `hidden`: the gates
+    see so many channels that a 1x1 convolution makes of h; 0, h itself."""
 
-    def __init__(self, frame: int, own: Sequence[int], channels: int, kernel: int, cell: Cell) -> None:
+    def __init__(self, frame: int, own: Sequence[int], channels: int, kernel: int, cell: Cell, hidden: int = 0) -> None:
         super().__init__()
         self.cell = cell
-        self.gates = SplitConv2d(frame, (*own, channels), 4 * channels, kernel)
+        self.narrow = nn.Conv2d(channels, hidden, 1, bias=False) if hidden else None
+        if self.narrow is not None:
+            nn.init.xavier_uniform_(self.narrow.weight)
+        self.gates = SplitConv2d(frame, (*own, hidden or channels), 4 * channels, kernel)
         # Remember at first: a forget gate of one half would lose the first mask within a few frames.
         nn.init.constant_(self.gates.bias[channels : 2 * channels], 1.0)
 
@@ -38,7 +42,8 @@ class ConvLSTM(nn.Module):
         return self.gates.of_frame(features)
 
     def forward(self, of_frame: Tensor | None, own: Sequence[Tensor], h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        i, f, o, g = self.gates(of_frame, *own, h).chunk(4, dim=1)
+        seen = h if self.narrow is None else self.narrow(h)
+        i, f, o, g = self.gates(of_frame, *own, seen).chunk(4, dim=1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * _CANDIDATE[self.cell](g)
         c = c.clamp(-CELL_BOUND, CELL_BOUND)
         out = torch.tanh(c) if self.cell == "tanh" else F.relu(c)

@@ -84,7 +84,8 @@ class S2Spp(nn.Module):
             if config.sub_pixel:
                 # The last one leaves it to the head.
                 up = "none" if index == len(config.decoder) - 1 else "sub_pixel"
-            self.stages.append(DecoderStage(frame, own, outputs, config.decoder_kernel, up))
+            merged = config.merge[index - 1] if 0 < index <= len(config.merge) else outputs
+            self.stages.append(DecoderStage(frame, own, merged, outputs, config.decoder_kernel, up))
             below = outputs
         self.head = MaskHead(below, config.distance, sub_pixel=config.sub_pixel)
 
@@ -100,7 +101,7 @@ class S2Spp(nn.Module):
             self.mix[str(memory.stride)] = SplitConv2d(frame, own, memory.inputs, 1)
             frame, own = 0, [memory.inputs]
         self.memories[str(memory.stride)] = (
-            ConvLSTM(frame, own, memory.channels, memory.kernel, config.cell)
+            ConvLSTM(frame, own, memory.channels, memory.kernel, config.cell, memory.hidden)
             if config.recurrence == "convlstm"
             else MaskGuidance(frame, own, memory.channels, memory.kernel)
         )

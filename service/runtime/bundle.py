@@ -26,7 +26,7 @@ class BundleError(ValueError):
 @dataclass(frozen=True)
 class Bundle:
     """A verified bundle. `states` in the order of the graph; see s2spp.geometry for `pixel_budget` and `multiple`.
-    The probability has `output_stride` pixels of the model's grid per cell."""
+    The probability has `output_stride` pixels of the model's grid per cell. `in_bytes`: its convolutions are."""
 
     folder: Path
     name: str
@@ -38,6 +38,7 @@ class Bundle:
     training_data: str
     licence: str
     scores: Mapping[str, float]
+    in_bytes: bool
 
 
 def find_bundle(name_or_path: str) -> Path:
@@ -79,6 +80,7 @@ def load_bundle(name_or_path: str) -> Bundle:
             training_data=manifest["training_data"],
             licence=manifest["licence"],
             scores={key: float(value) for key, value in manifest["scores"].items()},
+            in_bytes="quantised_from" in manifest,
         )
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise BundleError(f"{path} is not a bundle manifest: {error!r}; export the bundle anew") from error

@@ -22,7 +22,11 @@ class Graphs:
     """`init` and `step` of a bundle on one provider; or `init` and the two halves of `step`, `encode` and `recur`."""
 
     def __init__(self, bundle: Bundle, provider: Provider, chosen: str) -> None:
-        """Raises BundleError when the provider is not in this build of onnxruntime, or does not start."""
+        """Raises BundleError when the provider is not in this build of onnxruntime, or does not start; and for an 8-bit
+        bundle on a GPU, which has no kernels for much of it: that would be worked out by the CPU, of which nobody would
+        know."""
+        if bundle.in_bytes and provider != "cpu":
+            raise BundleError(f"{bundle.folder} is made for CPUs, in 8 bits: serve the float bundle on {provider}")
         self._bundle = bundle
         self._provider = provider
         self.changing = tuple(spec.name for spec in bundle.states if not spec.constant)

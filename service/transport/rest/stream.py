@@ -91,8 +91,8 @@ class _Drawing:
 
 @dataclass(frozen=True)
 class _Pending:
-    """A frame, or a change of the objects after it, and what will be said of it. `frame_index` None: a text message that
-    is neither."""
+    """A frame, or a change of the objects after it, and what will be said of it. `frame_index` None: a text message
+    that is neither."""
 
     frame_index: int | None
     work: asyncio.Task[Delivered] | asyncio.Task[SessionInfo]

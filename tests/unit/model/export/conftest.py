@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import pytest
 from tiny_bundles import CARD, TINY_VGG, Exported, checkpoint_of, tiny
 
 from model.config import NetworkConfig
+from model.data.davis import DavisDataset
 from model.export import export_bundle, parity
+from model.export.int8 import Int8Report, quantise_bundle
 from model.network import encoders
 from model.recipes import recipe
 
@@ -42,3 +45,24 @@ def light(export: Callable[[NetworkConfig, Path], Exported], tmp_path_factory: p
 @pytest.fixture(scope="package")
 def plain(export: Callable[[NetworkConfig, Path], Exported], tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return export(tiny(), tmp_path_factory.mktemp("bundles") / "plain")
+
+
+@pytest.fixture(scope="package")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> DavisDataset:
+    """Two short videos of a blob."""
+    root = tmp_path_factory.mktemp("davis")
+    for name, seed in (("one", 1), ("two", 2)):
+        frames, mask = parity.parity_clip(10, (72, 128), seed)
+        images, annotations = root / "JPEGImages/480p" / name, root / "Annotations/480p" / name
+        images.mkdir(parents=True)
+        annotations.mkdir(parents=True)
+        for index, frame in enumerate(frames):
+            cv2.imwrite(str(images / f"{index:05d}.jpg"), frame[..., ::-1])
+        cv2.imwrite(str(annotations / "00000.png"), mask * 255)
+    return DavisDataset(root, None)
+
+
+@pytest.fixture(scope="package")
+def int8(light: Exported, videos: DavisDataset, tmp_path_factory: pytest.TempPathFactory) -> Int8Report:
+    folder = tmp_path_factory.mktemp("bundles") / "light-int8"
+    return quantise_bundle(light[1].folder, folder, "light-int8", videos.sequences)

@@ -77,6 +77,8 @@ def test_what_sees_objects_is_all_in_the_second_half() -> None:
     convolutions = [sum(node.op_type == "Conv" for node in graph.node) for graph in (encode, recur)]
     whole = onnx.load(folder / STEP, load_external_data=False).graph
     assert sum(convolutions) == sum(node.op_type == "Conv" for node in whole.node) and min(convolutions) > 10
+    late = [node.input[1] for node in recur.node if node.op_type == "Conv"]
+    assert not [name for name in late if name.startswith(("network.encoder", "network.neck", "network.key"))]
     bytes_first = [value.type.tensor_type.elem_type for value in encode.output if value.type.tensor_type.elem_type != 7]
     assert set(bytes_first) == {onnx.TensorProto.UINT8}, "8-bit features are handed over as bytes"
 

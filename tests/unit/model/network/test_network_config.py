@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from model.config import AttentionConfig, DistanceConfig, MemoryConfig, NetworkConfig
-from model.recipes import RECIPES, recipe
+from model.recipes import RECIPES, paper, recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -36,10 +36,13 @@ def test_the_rows_of_table_two_differ_in_skip_memories_and_task() -> None:
         (lambda c: replace(c, memories=(MemoryConfig(16, 8, 3),)), "stride 32"),
         (lambda c: replace(c, decoder=()), "1 to 5 stages"),
         (lambda c: replace(c, decoder=(8, 8), attention=None), "do not reach"),
+        (lambda c: replace(c, merge=(8, 8, 8)), "2 merges at most"),
+        (lambda c: replace(c, merge=(8, 0)), "each 1 or more"),
+        (lambda c: replace(c, attention=None, recurrence="mask_guidance"), "mask guidance has none"),
         (lambda c: replace(c, multiple=48), "multiples of the encoder's stride"),
         (lambda c: replace(c, attention=AttentionConfig(stride=4)), "needs a memory there"),
         (lambda c: replace(c, attention=AttentionConfig(reference=False, previous=False)), "leave it out"),
-        (lambda c: replace(c, recurrence="mask_guidance"), "no initializer"),
+        (lambda c: replace(c, recurrence="mask_guidance", memories=paper().memories), "no initializer"),
         (lambda c: replace(c, distance=DistanceConfig(10, 3)), "do not divide"),
     ],
 )

@@ -29,12 +29,14 @@ def clip(items: int, frames: int, height: int = HEIGHT, width: int = WIDTH) -> t
 def small(config: NetworkConfig) -> NetworkConfig:
     """The same structure with few channels (together with `few_channels`)."""
     memories = tuple(
-        MemoryConfig(m.stride, 6 + 2 * n, m.kernel, min(m.inputs, 8)) for n, m in enumerate(config.memories)
+        MemoryConfig(m.stride, 6 + 2 * n, m.kernel, min(m.inputs, 8), min(m.hidden, 5))
+        for n, m in enumerate(config.memories)
     )
     attention = config.attention and replace(config.attention, key_channels=4, value_channels=6)
     decoder = tuple(10 - n for n in range(len(config.decoder)))
     neck = config.neck and replace(config.neck, channels=(8, 7, 6))
-    return replace(config, memories=memories, decoder=decoder, attention=attention, neck=neck)
+    merge = tuple(6 - n for n in range(len(config.merge)))
+    return replace(config, memories=memories, decoder=decoder, merge=merge, attention=attention, neck=neck)
 
 
 @pytest.fixture
@@ -205,8 +207,8 @@ def test_a_clip_of_one_frame_is_refused() -> None:
 def test_a_sub_pixel_convolution_can_do_what_bilinear_up_sampling_and_a_convolution_do() -> None:
     """So the light networks lose nothing by it: away from the border, the one is a case of the other."""
     torch.manual_seed(0)
-    smooth = DecoderStage(0, [5], 3, 3, "bilinear")
-    cells = DecoderStage(0, [5], 3, 3, "sub_pixel")
+    smooth = DecoderStage(0, [5], 3, 3, 3, "bilinear")
+    cells = DecoderStage(0, [5], 3, 3, 3, "sub_pixel")
     # Row `shift` of 2: what each of the 3 fine taps takes of the 3 coarse cells.
     takes = torch.tensor(
         [[[0.75, 0.25, 0], [0.25, 0.75, 0], [0, 0.75, 0.25]], [[0.25, 0.75, 0], [0, 0.75, 0.25], [0, 0.25, 0.75]]]

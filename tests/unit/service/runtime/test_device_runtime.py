@@ -231,3 +231,9 @@ def test_states_of_another_type_are_refused(bundle: Path, tmp_path: Path) -> Non
     manifest.write_text(manifest.read_text().replace('"float16"', '"float32"'))
     with pytest.raises(BundleError, match="float16"):
         DeviceRuntime(load_bundle(str(folder)), max_batch=4, provider="cpu")
+
+
+def test_an_8_bit_bundle_is_not_served_on_a_gpu() -> None:
+    """It has no kernels for 8-bit products: half of a step would go to the CPU and back, of which nobody would know."""
+    with pytest.raises(BundleError, match="made for CPUs, in 8 bits: serve the float bundle on cuda"):
+        DeviceRuntime(load_bundle("s2spp-light-int8"), max_batch=1)
