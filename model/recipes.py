@@ -85,7 +85,7 @@ def light() -> NetworkConfig:
     its work is done once a frame: a second object costs two fifths of what the first does."""
     return NetworkConfig(
         encoder="mobilenet_v2",
-        neck=NeckConfig((96, 96, 48), (1, 1, 0), coarse_first=True),
+        neck=NeckConfig((80, 72, 32), (1, 1, 0), coarse_first=True),
         memories=(MemoryConfig(32, 96, 3), MemoryConfig(16, 96, 3, 48, 48), MemoryConfig(8, 48, 3, 32, 32)),
         decoder=(96, 64, 40, 40),
         merge=(48, 32),
