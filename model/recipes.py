@@ -82,7 +82,7 @@ def reference_cell() -> NetworkConfig:
 
 def light() -> NetworkConfig:
     """The shipped model: MobileNetV2 and a neck, three small ConvLSTMs, attention, masks at half resolution. Much of
-    its work is done once a frame: a second object costs two fifths of what the first does."""
+    its work is done once a frame: a second object costs a third of what the first does."""
     return NetworkConfig(
         encoder="mobilenet_v2",
         neck=NeckConfig((80, 72, 32), (1, 1, 0), coarse_first=True),
