@@ -149,19 +149,6 @@ def test_objects_on_different_frames_do_not_share(folder: Path) -> None:
             np.testing.assert_array_equal(found[0], whole[name][place])
 
 
-def test_cells_add_up_in_float(folder: Path) -> None:
-    """What they carry from step to step is never rounded to 8 bits."""
-    graph = onnx.load(folder / "step.onnx").graph
-    made_by = {name: node for node in graph.node for name in node.output}
-    for number in (1, 2, 3):
-        node = made_by[f"next_rnn{number}_c"]
-        kinds = []
-        while node.op_type != "Mul":
-            kinds.append(node.op_type)
-            node = made_by[node.input[0]]
-        assert kinds == ["Cast", "Clip", "Add"]
-
-
 def test_an_attention_of_another_form_is_refused() -> None:
     model = onnx.load(find_bundle("s2spp-light") / "step.onnx")
     with pytest.raises(ValueError, match="expected DequantizeLinear to make"):
