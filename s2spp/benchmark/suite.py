@@ -84,7 +84,10 @@ async def _paths(
         server = EmbeddedServer(Path(folder), plan.bundle, plan.threads, environment)
         if plan.live or set(plan.paths) & {"grpc", "ws", "rest"}:
             stack.enter_context(server)
-        client = await stack.enter_async_context(httpx.AsyncClient(base_url=server.http, timeout=120))
+        # Lanes wait for their turns: after 5 s of silence the server closes a connection, and at that very moment a
+        # request on it would be lost.
+        kept = httpx.Limits(keepalive_expiry=2.0)
+        client = await stack.enter_async_context(httpx.AsyncClient(base_url=server.http, timeout=120, limits=kept))
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(server.grpc or "127.0.0.1:1"))
         queue = BatchingQueue(runtime, settings.max_batch, FRAMES_IN_A_RUN[settings.provider])
         stack.push_async_callback(queue.close)
