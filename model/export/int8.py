@@ -1,8 +1,7 @@
 """A float bundle to int8: static quantisation (activations uint8, weights int8 per channel), calibrated on real clips.
 
-Nothing is scaled by what is in a batch, so an object's mask does not depend on who shares the run. States cross
-as float16, and h, c and the previous frame's values hold 8-bit steps: so they pack well, and float cells gained
-nothing."""
+Nothing is scaled by what is in a batch, so an object's mask does not depend on who shares the run. h, c and what is
+remembered of the previous frame are rounded to 8 bits, and cross as such (float cells gained nothing)."""
 
 from __future__ import annotations
 
@@ -23,6 +22,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from model.data.sequence import Sequence as Video
 from model.export.bundle import MANIFEST, complete, seal, write_beside
 from model.export.int8_attention import attend_in_bytes
+from model.export.int8_states import states_in_bytes
 from model.export.onnx_files import HALF
 from model.export.parity import open_graphs
 from model.export.stem import widen_stem
@@ -64,9 +64,13 @@ def quantise_bundle(
     with write_beside(folder.absolute(), source) as work:
         convolutions = _quantise(source / "step.onnx", work / "step.onnx", feeds)
         _store_as_int8(source / "init.onnx", work / "init.onnx", work / "step.onnx")
+        in_bytes = _pass_on_bytes(work / "step.onnx", work / "init.onnx")
         widen_stem(work / "step.onnx")
         complete(work)
         manifest |= {"name": name, "quantised_from": manifest["digest"], "scores": dict(scores or {})}
+        manifest["states"] = [
+            spec | {"dtype": "uint8"} if spec["name"] in in_bytes else spec for spec in manifest["states"]
+        ]
         digest, megabytes = seal(work, manifest)
     return Int8Report(folder, digest, megabytes, len(feeds), convolutions)
 
@@ -156,6 +160,17 @@ def _store_as_int8(source: Path, target: Path, step: Path) -> None:
         graph.node.remove(cast)
     onnx.checker.check_model(model)
     target.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _pass_on_bytes(step: Path, init: Path) -> list[str]:
+    """The states that cross both graphs in 8 bits now."""
+    models = [onnx.load(step), onnx.load(init)]
+    found = states_in_bytes(*models)
+    for path, model in zip((step, init), models, strict=True):
+        _drop_unused(model.graph)
+        onnx.checker.check_model(model)
+        path.write_bytes(model.SerializeToString(deterministic=True))
+    return found
 
 
 class _Feeds(CalibrationDataReader):  # type: ignore[misc]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -58,16 +59,19 @@ def _convs(module: nn.Module) -> list[nn.Conv2d]:
     return [part for part in module.modules() if isinstance(part, nn.Conv2d)]
 
 
-class _InvertedResidual(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
+class InvertedResidual(nn.Module):
+    """The bottleneck block (Sandler et al. 2018, figure 3): to `hidden` channels, where it `expands`, depthwise, and
+    back."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, stride: int, *, expands: bool) -> None:
         super().__init__()
-        hidden = inputs * expansion
         layers: list[nn.Module] = []
-        if expansion != 1:
+        if expands:
             layers += [_conv(inputs, hidden, 1), nn.ReLU6()]
         layers += [_conv(hidden, hidden, 3, stride, hidden), nn.ReLU6(), _conv(hidden, outputs, 1)]
         self.layers = nn.Sequential(*layers)
-        self.residual = stride == 1 and inputs == outputs
+        # The first block has none, however many channels come in.
+        self.residual = expands and stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.layers(x)
@@ -75,20 +79,24 @@ class _InvertedResidual(nn.Module):
 
 
 class MobileNetV2(Encoder):
-    """MobileNetV2 1.0 without its last 320-channel block; batch norm is folded into the convolutions."""
+    """MobileNetV2 1.0 without its last 320-channel block; batch norm is folded into the convolutions. `early`: see
+    NetworkConfig."""
 
-    def __init__(self, image_channels: int = 3) -> None:
+    def __init__(self, image_channels: int = 3, early: Sequence[int] = ()) -> None:
         super().__init__()
-        self.stem = nn.Sequential(_conv(image_channels, 32, 3, 2), nn.ReLU6())
+        self.early = tuple(early)
+        first = early[0] if early else 32
+        self.stem = nn.Sequential(_conv(image_channels, first, 3, 2), nn.ReLU6())
         blocks: list[nn.Module] = []
-        inputs, stride = 32, 2
+        inputs, stride = first, 2
         # The last block of each stride gives that stride's features.
         self._taps: dict[int, int] = {}
         self.channels = {}
         for expansion, outputs, repeats, first_stride in _MOBILENET_BLOCKS:
             for repeat in range(repeats):
                 block_stride = first_stride if repeat == 0 else 1
-                blocks.append(_InvertedResidual(inputs, outputs, block_stride, expansion))
+                hidden = early[len(blocks)] if len(blocks) < len(early) else inputs * expansion
+                blocks.append(InvertedResidual(inputs, hidden, outputs, block_stride, expands=expansion != 1))
                 inputs, stride = outputs, stride * block_stride
                 self._taps[stride] = len(blocks) - 1
                 self.channels[stride] = outputs
@@ -100,13 +108,22 @@ class MobileNetV2(Encoder):
             nn.init.zeros_(conv.bias)
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:
-        rgb = image[:, :3] / 127.5 - 1.0
-        x = self.stem(torch.cat([rgb, image[:, 3:]], dim=1))
         features: dict[int, Tensor] = {}
-        for index, block in enumerate(self.blocks):
-            x = block(x)
+        for index, x in enumerate(self.by_block(image)):
             features |= {stride: x for stride, tap in self._taps.items() if tap == index}
         return features
+
+    def by_block(self, image: Tensor) -> Iterator[Tensor]:
+        """What each block gives, from the first on."""
+        x = self.stem(self.normalised(image))
+        for block in self.blocks:
+            x = block(x)
+            yield x
+
+    @staticmethod
+    def normalised(image: Tensor) -> Tensor:
+        """As the stem takes it."""
+        return torch.cat([image[:, :3] / 127.5 - 1.0, image[:, 3:]], dim=1)
 
     def up_to(self, stride: int) -> list[nn.Module]:
         return [self.stem, *self.blocks[: self._taps[stride] + 1]]
@@ -205,5 +222,5 @@ def _copy_conv(conv: nn.Conv2d, weights: dict[str, Tensor], name: str, path: Pat
         conv.bias.copy_(bias.float())
 
 
-def build_encoder(name: EncoderName, image_channels: int = 3) -> Encoder:
-    return MobileNetV2(image_channels) if name == "mobilenet_v2" else VGG16(image_channels)
+def build_encoder(name: EncoderName, image_channels: int = 3, early: Sequence[int] = ()) -> Encoder:
+    return MobileNetV2(image_channels, early) if name == "mobilenet_v2" else VGG16(image_channels)

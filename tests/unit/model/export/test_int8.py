@@ -109,7 +109,7 @@ def test_an_object_is_the_same_to_the_bit_alone_and_in_any_batch(int8: Int8Repor
 def test_it_says_what_it_is_made_of_and_is_half_as_large(light: Exported, int8: Int8Report) -> None:
     ours, floats = manifest(int8.folder), manifest(light[1].folder)
     assert ours["quantised_from"] == floats["digest"] != ours["digest"] == int8.digest
-    assert ours["states"] == floats["states"]
+    assert [state | {"dtype": ""} for state in ours["states"]] == [state | {"dtype": ""} for state in floats["states"]]
     assert ours["name"] == "light-int8" and ours["scores"] == {}
     assert int8.megabytes < 0.6 * light[1].megabytes
 
