@@ -120,7 +120,7 @@ class NetworkConfig:
         if len(self.merge) > merges or 0 in self.merge:
             raise ValueError(f"merge names channels of {merges} merges at most, each 1 or more; got {self.merge}")
         if self.early and (self.encoder != "mobilenet_v2" or min(self.early) < 1):
-            raise ValueError(f"early names channels of MobileNetV2's blocks, each 1 or more; got {self.early}")
+            raise ValueError(f"early is of MobileNetV2's blocks, 1 or more for each; got {self.early}")
         if self.recurrence == "mask_guidance" and any(memory.hidden for memory in self.memories):
             raise ValueError("hidden narrows what a ConvLSTM sees of its own output; mask guidance has none")
         if self.neck is not None and len(self.decoder) > 4:

@@ -1,40 +1,33 @@
 """A float bundle to int8: static quantisation (activations uint8, weights int8 per channel), calibrated on real clips.
 
 Nothing is scaled by what is in a batch, so an object's mask does not depend on who shares the run. h, c and what is
-remembered of the previous frame are rounded to 8 bits, and cross as such (float cells gained nothing)."""
+remembered of the previous frame are rounded to 8 bits (float cells gained nothing)."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from model.data.sequence import Sequence as Video
 from model.export.bundle import MANIFEST, complete, seal, write_beside
+from model.export.calibration import Feed, calibrate
 from model.export.int8_attention import attend_in_bytes
 from model.export.int8_states import states_in_bytes
 from model.export.onnx_files import HALF
-from model.export.parity import open_graphs
 from model.export.stem import widen_stem
-from s2spp.geometry import frame_to_model, mask_to_model, model_size
-
-Feed = dict[str, NDArray[Any]]
 
 # What stands between two convolutions is quantised too, else every one of them would go to float and back.
 _OPERATORS = ["Conv", "Add", "Clip", "Relu", "Concat", "Resize", "Gather", "Transpose", "Reshape"]
-_CLIP_FRAMES = 25
-# From the 3rd frame on, one in so many: neighbours teach the ranges nothing new.
-_EVERY = 6
 # The stem's input is (pixel - 128) / 127.5: a scale and a zero point that take the frame's own bytes as they are.
 _STEM_SCALE, _STEM_ZERO = 1 / 127.5, 128
 
@@ -58,13 +51,13 @@ def quantise_bundle(
     manifest: dict[str, Any] = json.loads((source / MANIFEST).read_text())
     if "quantised_from" in manifest:
         raise ValueError(f"{source} is an int8 bundle already")
-    feeds = list(calibration_feeds(source, manifest, videos))
-    if not feeds:
+    seen = calibrate(source, manifest, videos)
+    if not seen.steps:
         raise ValueError("nothing to calibrate on: no video shows an object for three frames")
     with write_beside(folder.absolute(), source) as work:
-        convolutions = _quantise(source / "step.onnx", work / "step.onnx", feeds)
+        convolutions = _quantise(source / "step.onnx", work / "step.onnx", seen.steps)
         _store_as_int8(source / "init.onnx", work / "init.onnx", work / "step.onnx")
-        in_bytes = _pass_on_bytes(work / "step.onnx", work / "init.onnx")
+        in_bytes = _pass_on_bytes(work / "step.onnx", work / "init.onnx", seen.starts)
         widen_stem(work / "step.onnx")
         complete(work)
         manifest |= {"name": name, "quantised_from": manifest["digest"], "scores": dict(scores or {})}
@@ -72,35 +65,10 @@ def quantise_bundle(
             spec | {"dtype": "uint8"} if spec["name"] in in_bytes else spec for spec in manifest["states"]
         ]
         digest, megabytes = seal(work, manifest)
-    return Int8Report(folder, digest, megabytes, len(feeds), convolutions)
+    return Int8Report(folder, digest, megabytes, len(seen.steps), convolutions)
 
 
-def calibration_feeds(source: Path, manifest: dict[str, Any], videos: Sequence[Video]) -> Iterator[Feed]:
-    """Inputs of the step graph as they come up when the float model follows the first object of each video."""
-    init, step = open_graphs(source)
-    states = [value.name for value in init.get_outputs()]
-    changing = [value.name.removeprefix("next_") for value in step.get_outputs()[1:]]
-    row = np.zeros(1, np.int64)
-    for video in videos:
-        if not video.objects:
-            continue
-        track = video.objects[0]
-        start = track.frames[0]
-        mask = (video.labels(start) == track.object_id).astype(np.uint8)
-        height, width = mask.shape
-        size = model_size(height, width, manifest["pixel_budget"], manifest["multiple"])
-        frame = frame_to_model(video.frame(start), size)
-        first: Feed = {"frame": frame[None], "mask": mask_to_model(mask, size)[None], "frame_row": row}
-        state: Feed = dict(zip(states, init.run(None, first), strict=True))
-        for index in range(start + 1, min(start + _CLIP_FRAMES, len(video))):
-            feed: Feed = {"frame": frame_to_model(video.frame(index), size)[None], "frame_row": row, **state}
-            if (index - start) % _EVERY == 3:
-                yield feed
-            _, *nexts = step.run(None, feed)
-            state |= dict(zip(changing, nexts, strict=True))
-
-
-def _quantise(source: Path, target: Path, feeds: list[Feed]) -> int:
+def _quantise(source: Path, target: Path, feeds: Sequence[Feed]) -> int:
     """Returns how many convolutions there are."""
     with tempfile.TemporaryDirectory(prefix="s2spp-int8-") as folder:
         whole, prepared, quantised = (Path(folder) / f"{name}.onnx" for name in ("whole", "prepared", "quantised"))
@@ -162,10 +130,10 @@ def _store_as_int8(source: Path, target: Path, step: Path) -> None:
     target.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _pass_on_bytes(step: Path, init: Path) -> list[str]:
+def _pass_on_bytes(step: Path, init: Path, starts: Sequence[Feed]) -> list[str]:
     """The states that cross both graphs in 8 bits now."""
-    models = [onnx.load(step), onnx.load(init)]
-    found = states_in_bytes(*models)
+    models = onnx.load(step), onnx.load(init)
+    found = states_in_bytes(*models, starts)
     for path, model in zip((step, init), models, strict=True):
         _drop_unused(model.graph)
         onnx.checker.check_model(model)
@@ -174,7 +142,7 @@ def _pass_on_bytes(step: Path, init: Path) -> list[str]:
 
 
 class _Feeds(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, feeds: list[Feed]) -> None:
+    def __init__(self, feeds: Sequence[Feed]) -> None:
         self._feeds = iter(feeds)
 
     def get_next(self) -> Feed | None:

@@ -21,6 +21,7 @@ _MOBILENET_BLOCKS = (
     (6, 96, 3, 1),
     (6, 160, 3, 2),
 )
+_MOBILENET_STEM = 32
 _VGG_BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
@@ -60,8 +61,8 @@ def _convs(module: nn.Module) -> list[nn.Conv2d]:
 
 
 class InvertedResidual(nn.Module):
-    """The bottleneck block (Sandler et al. 2018, figure 3): to `hidden` channels, where it `expands`, depthwise, and
-    back."""
+    """MobileNetV2's block (Sandler et al. 2018, figure 3): to `hidden` channels and back, depthwise between; one that
+    does not expand is given so many."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int, stride: int, *, expands: bool) -> None:
         super().__init__()
@@ -85,21 +86,26 @@ class MobileNetV2(Encoder):
     def __init__(self, image_channels: int = 3, early: Sequence[int] = ()) -> None:
         super().__init__()
         self.early = tuple(early)
-        first = early[0] if early else 32
-        self.stem = nn.Sequential(_conv(image_channels, first, 3, 2), nn.ReLU6())
+        self.stem = nn.Sequential(_conv(image_channels, early[0] if early else _MOBILENET_STEM, 3, 2), nn.ReLU6())
         blocks: list[nn.Module] = []
-        inputs, stride = first, 2
+        inputs, stride = _MOBILENET_STEM, 2
         # The last block of each stride gives that stride's features.
         self._taps: dict[int, int] = {}
         self.channels = {}
         for expansion, outputs, repeats, first_stride in _MOBILENET_BLOCKS:
             for repeat in range(repeats):
                 block_stride = first_stride if repeat == 0 else 1
-                hidden = early[len(blocks)] if len(blocks) < len(early) else inputs * expansion
+                hidden = published = inputs * expansion
+                if len(blocks) < len(early):
+                    hidden = early[len(blocks)]
+                    if hidden > published:
+                        raise ValueError(f"early: block {len(blocks)} has {published} channels inside, not {hidden}")
                 blocks.append(InvertedResidual(inputs, hidden, outputs, block_stride, expands=expansion != 1))
                 inputs, stride = outputs, stride * block_stride
                 self._taps[stride] = len(blocks) - 1
                 self.channels[stride] = outputs
+        if len(early) > len(blocks):
+            raise ValueError(f"early names {len(early)} blocks of {len(blocks)}")
         self.blocks = nn.ModuleList(blocks)
         for conv in _convs(self):
             # Not Xavier: it takes the fan-out of a depthwise convolution for hundreds of times what it is.

@@ -1,6 +1,6 @@
 """S2S++ (Azimi et al. 2020) and its variants: initializer, encoder, memories, decoder.
 
-`forward(clip)` runs `encode` over all frames at once and `recur` frame by frame, the same `recur` as `step`.
+`forward(clip)` runs `encode` over all frames that it learns from at once, and `recur` frame by frame, as `step` does.
 """
 
 from __future__ import annotations
@@ -252,7 +252,7 @@ class S2Spp(nn.Module):
     @torch.no_grad()
     def _without_gradient(self, frames: Tensor, state: RecurrentState) -> RecurrentState:
         constant = state.constant
-        # One by one: all at once they fill gigabytes of fresh memory, which costs a CPU a fifth of the step.
+        # One by one: all at once they fill gigabytes of fresh memory, which cost a CPU a third of a whole step.
         for frame in frames.unbind(1):
             _, state = self.recur(self.encode(frame), state)
         # Autocast keeps the weights that it rounded here, cut from the graph, and would use them again.

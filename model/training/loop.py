@@ -23,7 +23,7 @@ from model.training.config import Stage, TrainConfig
 from model.training.interrupt import uninterrupted
 from model.training.log import TrainLog
 from model.training.losses import ClipLoss
-from model.training.start import first_pictures, start_weights
+from model.training.start import Fitting, start_weights
 
 
 @dataclass(frozen=True)
@@ -146,10 +146,11 @@ class _Run:
             raise ValueError(f"{self.path}: recipe {config.network} was another network then; use another --out")
         torch.manual_seed(config.seed)
         self.network = S2Spp(network_config)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss = ClipLoss(config.loss, network_config.distance)
         if saved is None:
-            pictures = first_pictures(config, network_config, options.data, options.workers)
-            said = start_weights(self.network, options.encoder_weights, options.init_from, pictures)
+            fitting = Fitting(config, options.data, options.workers, fabric)
+            said = start_weights(self.network, options.encoder_weights, options.init_from, fitting)
             self.done, self.messages = 0, [said]
         else:
             self.done, self.messages = saved.step, [f"resumed at step {saved.step}"]
@@ -157,7 +158,6 @@ class _Run:
             self.loss.load_state_dict(saved.loss_weights)
         if config.frozen:
             _freeze(self.network, config.frozen, options, resumed=saved is not None)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = _averaged(self.network, config.ema, saved)
         if self.averaged is not None:
             self.averaged.to(fabric.device)

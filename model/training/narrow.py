@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import islice
 
 import torch
+from lightning_fabric import Fabric
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
@@ -19,24 +21,30 @@ from model.network.encoders import InvertedResidual, MobileNetV2
 _RATE = 1.5e-3
 
 
-def narrow(encoder: MobileNetV2, published: MobileNetV2, pictures: Iterator[Tensor], steps: int) -> float:
-    """Give `encoder` weights that do what those of `published` do. `pictures`: [B,3,H,W] in 0..255, one for each of
-    `steps`; where there are fewer, it is fitted less. Returns how far its narrower blocks were off in the last step,
-    the worst one, as a share of the variance. ValueError where a block is wider than the published one."""
-    first = next(pictures)
-    _keep_what_matters(encoder, published, first)
+def narrow(
+    encoder: MobileNetV2, published: MobileNetV2, pictures: Iterator[Tensor], steps: int, fabric: Fabric
+) -> float:
+    """Give `encoder` weights that do what those of `published` do. `pictures`: [B,3,H,W] in 0..255, at least one for
+    each of `steps`. Returns how far its narrower blocks were off in the last step, the worst one, as a share of the
+    variance. Each rank does the same; both encoders go to the fabric's device."""
+    encoder.to(fabric.device)
+    published.to(fabric.device).requires_grad_(False)
     fitted = [p for part in (encoder.stem, *encoder.blocks[: len(encoder.early)]) for p in part.parameters()]
     optimizer = torch.optim.Adam(fitted)
-    off = math.inf
-    for step, picture in enumerate(track(chain([first], pictures), "fitting the encoder's narrower blocks", steps)):
+    off = torch.zeros(1)
+    shown = track(range(steps), "fitting the encoder", console=Console(stderr=True), disable=not fabric.is_global_zero)
+    for step, given in zip(shown, pictures, strict=False):
+        picture = given.to(fabric.device, memory_format=torch.channels_last)
+        if step == 0:
+            _keep_what_matters(encoder, published, picture)
         optimizer.param_groups[0]["lr"] = _RATE * max(0.02, 0.5 * (1 + math.cos(math.pi * step / steps)))
-        losses = _off(encoder, published, picture)
-        off = float(losses.detach().max())
+        with fabric.autocast():
+            off = _off(encoder, published, picture)
         optimizer.zero_grad()
-        losses.sum().backward()  # type: ignore[no-untyped-call]
+        off.sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     optimizer.zero_grad()
-    return off
+    return float(off.detach().max())
 
 
 @torch.no_grad()
@@ -53,8 +61,6 @@ def _keep_what_matters(encoder: MobileNetV2, published: MobileNetV2, picture: Te
         x = block(x)
         to, given = _convolutions(encoder, number), _convolutions(published, number)
         last = given[-1].weight[:, :, 0, 0]
-        if width > last.shape[1]:
-            raise ValueError(f"early: block {number} of the encoder has {last.shape[1]} channels, {width} are wanted")
         order = (inside.var(dim=(0, 2, 3)) * last.square().sum(dim=0)).argsort(descending=True)
         kept, dropped = order[:width].sort().values, order[width:]
         for narrower, conv in zip(to[:-1], given[:-1], strict=True):
@@ -77,14 +83,11 @@ def _bias(conv: nn.Conv2d) -> Tensor:
 
 def _off(encoder: MobileNetV2, published: MobileNetV2, picture: Tensor) -> Tensor:
     """[blocks]: squared differences as a share of the variance, each channel by its own."""
-    count = len(encoder.early)
-    with torch.no_grad():
-        wanted = list(islice(published.by_block(picture), count))
-    found = islice(encoder.by_block(picture), count)
+    found, wanted = (islice(each.by_block(picture), len(encoder.early)) for each in (encoder, published))
     return torch.stack([_share(ours, theirs) for ours, theirs in zip(found, wanted, strict=True)])
 
 
 def _share(found: Tensor, wanted: Tensor) -> Tensor:
-    variance = wanted.var(dim=(0, 2, 3), keepdim=True)
+    variance = wanted.float().var(dim=(0, 2, 3), keepdim=True)
     # A channel that is as good as still counts by what the others are like.
-    return ((found - wanted).square() / variance.clamp(min=1e-3 * float(variance.mean()))).mean()
+    return ((found.float() - wanted.float()).square() / variance.clamp(min=1e-3 * float(variance.mean()))).mean()

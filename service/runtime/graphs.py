@@ -13,6 +13,8 @@ from service.core.types import ModelInfo
 from service.runtime.bundle import Bundle, BundleError
 
 Provider = Literal["cpu", "cuda"]
+# Where onnxruntime has another name than numpy.
+_NAMED = {"float32": "float", "float64": "double"}
 _PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # Batches come in every size: to try all algorithms of every convolution anew for each would take seconds.
 _OPTIONS: dict[str, dict[str, str]] = {"cpu": {}, "cuda": {"cudnn_conv_algo_search": "HEURISTIC"}}
@@ -32,6 +34,7 @@ class Graphs:
         self.changing = tuple(spec.name for spec in bundle.states if not spec.constant)
         self.constant = tuple(spec.name for spec in bundle.states if spec.constant)
         self.states = tuple(spec.name for spec in bundle.states)
+        self._types = {spec.name: f"tensor({_NAMED.get(spec.dtype, spec.dtype)})" for spec in bundle.states}
         self.info = ModelInfo(
             name=bundle.name,
             digest=bundle.digest,
@@ -51,7 +54,7 @@ class Graphs:
         # An int8 bundle's init graph has 8-bit weights for float arithmetic: unpacked here once, not in every run.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         session = load_graph(self._bundle.folder / "init.onnx", options, self._provider)
-        self._expect(_names(session.get_outputs()) == list(self.states))
+        self._expect(_types(session.get_outputs()) == self._types)
         return session
 
     def step(self, threads: int) -> ort.InferenceSession:
@@ -70,8 +73,11 @@ class Graphs:
 
     def _stepping(self, name: str, sees: set[str], threads: int) -> ort.InferenceSession:
         session = load_graph(self._bundle.folder / name, session_options(threads), self._provider)
-        self._expect(_names(session.get_outputs()) == ["probability", *(f"next_{name}" for name in self.changing)])
-        self._expect(not set(_names(session.get_inputs())) - {"frame_row"} - sees - set(self.states))
+        given, taken = _types(session.get_outputs()), _types(session.get_inputs())
+        nexts = {f"next_{name}": self._types[name] for name in self.changing}
+        self._expect(given == {"probability": "tensor(float)"} | nexts)
+        states = {name: kind for name, kind in taken.items() if name not in {"frame_row"} | sees}
+        self._expect(states.items() <= self._types.items())
         return session
 
     def _expect(self, right: bool) -> None:
@@ -83,6 +89,10 @@ class Graphs:
 
 def _names(values: list[Any]) -> list[str]:
     return [value.name for value in values]
+
+
+def _types(values: list[Any]) -> dict[str, str]:
+    return {value.name: value.type for value in values}
 
 
 def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:

@@ -16,7 +16,8 @@ from model.export.int8 import Int8Report
 from model.export.int8_states import states_in_bytes
 from service.runtime.bundle import find_bundle
 
-IN_BYTES = {f"rnn{number}_{part}" for number in (1, 2, 3) for part in "hc"} | {"previous_key", "previous_value"}
+IN_BYTES = {f"rnn{number}_{part}" for number in (1, 2, 3) for part in "hc"} | {"previous_key"}
+HELD = [{"memory": np.full((1, 1, 2, 2), 0.5, np.float16)}]
 
 
 @pytest.fixture(params=["made now", "shipped"])
@@ -71,7 +72,7 @@ def test_a_state_means_the_same_on_its_way_out_in_and_at_the_start(folder: Path)
     assert set(init) == IN_BYTES
     for state in IN_BYTES:
         assert init[state] == step[state]
-        assert f"next_{state}" not in step or step[f"next_{state}"] == init[state]
+        assert step[f"next_{state}"] == init[state]
 
 
 def _cell(*, biased: bool) -> tuple[onnx.ModelProto, onnx.ModelProto]:
@@ -121,11 +122,19 @@ def _run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.n
     return dict(zip((value.name for value in session.get_outputs()), session.run(None, feeds), strict=True))
 
 
+def test_what_the_bytes_cannot_hold_at_the_start_stays_in_float() -> None:
+    """Else the first mask of a session would be cut off."""
+    for start, held in ((1.0, ["memory"]), (3.0, [])):  # there are bytes for -1.28 to 1.27
+        step, init = _cell(biased=False)
+        assert states_in_bytes(step, init, [{"memory": np.full((1, 1, 2, 2), start, np.float16)}]) == held
+        onnx.checker.check_model(init, full_check=True)
+
+
 @pytest.mark.parametrize("biased", [False, True])
 def test_the_numbers_behind_the_bytes(biased: bool) -> None:
     """A convolution with a bias keeps its own rounding: its bias' scale is made of it."""
     step, init = _cell(biased=biased)
-    assert states_in_bytes(step, init) == ["memory"]
+    assert states_in_bytes(step, init, HELD) == ["memory"]
     for model in (step, init):
         onnx.checker.check_model(model, full_check=True)
     mask = np.array([[[[0.5, 0.013], [-0.7, 9.0]]]], np.float32)
@@ -136,7 +145,7 @@ def test_the_numbers_behind_the_bytes(biased: bool) -> None:
     seen = np.array([[0.5, 0.01], [-0.7, 1.27]])
     seen = np.round(seen / 0.02) * 0.02 if biased else seen
     expected = np.round((0.9 * seen + 0.05 * biased) / 0.01) + 128
-    np.testing.assert_allclose(after["next_memory"][0, 0], np.clip(expected, 0, 255), atol=1)
+    np.testing.assert_array_equal(after["next_memory"][0, 0], np.clip(expected, 0, 255))
     assert after["next_memory"].dtype == np.uint8 and after["next_held"].dtype == np.float16
 
 
@@ -144,4 +153,11 @@ def test_a_state_that_no_cast_makes_is_told() -> None:
     step, init = _cell(biased=False)
     next(node for node in init.graph.node if node.output[0] == "memory").op_type = "Identity"
     with pytest.raises(ValueError, match=r"expected a Cast to make 'memory', got Identity"):
-        states_in_bytes(step, init)
+        states_in_bytes(step, init, HELD)
+
+
+def test_a_second_reader_of_a_state_would_take_bytes_for_numbers_and_is_told() -> None:
+    step, init = _cell(biased=False)
+    step.graph.node.insert(0, helper.make_node("Cast", ["memory"], ["too"], to=TensorProto.FLOAT))
+    with pytest.raises(ValueError, match=r"expected one Cast of 'memory', got Cast, Cast"):
+        states_in_bytes(step, init, HELD)

@@ -181,6 +181,15 @@ def test_another_format_is_refused(copied: Path) -> None:
         load_bundle(str(copied))
 
 
+@pytest.mark.parametrize("change", [{"dtype": "uint8"}, {"name": "other"}])
+def test_graphs_of_other_states_than_the_manifest_says_are_refused(copied: Path, change: dict[str, str]) -> None:
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["states"][0] |= change
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="not those of the manifest's states"):
+        OnnxRuntime(load_bundle(str(copied)), threads=1)
+
+
 def test_a_provider_that_is_not_there_is_said() -> None:
     with pytest.raises(BundleError, match="s2spp\\[gpu\\]"):
         DeviceRuntime(load_bundle("s2spp-light"), max_batch=16)
