@@ -228,7 +228,8 @@ async def test_a_client_that_sends_everything_before_it_reads_gets_everything(en
     assert 0 < len(engine.calls) < count - 1  # the answers of the others wait until they are read
     received = await asyncio.to_thread(lambda: b"".join(iter(lambda: client.recv(1 << 20), b"")))
     assert received.count(b"S2spp-Frame-Index") == count and b"problem" not in received
-    assert len(received) > 1_000_000 < len(video)
+    # How much FFmpeg makes of it depends on its threads.
+    assert len(received) > 1_000_000 and len(video) > 500_000
     client.close()
     await server.stop(grace_s=5)
 
