@@ -75,8 +75,6 @@ class NetworkConfig:
 
     memories: coarse to fine; the first is the bottleneck (RNN1), the others are skip-memories (RNN2, RNN3).
     neck: None: memories and decoder see the encoder's own features.
-    early: channels inside the first blocks of the frames' MobileNetV2, the first number the stem's too; those that it
-        does not name are as published. They work on the largest grids, and some of their channels are never on.
     decoder: channels after each x2 up-sampling, from the bottleneck on; five stages end at full
         resolution, fewer stop earlier and the mask is resized from there.
     merge: channels of the 1x1 merges that a convolution follows, from the second stage on; of those that it does not
@@ -95,7 +93,6 @@ class NetworkConfig:
     memories: tuple[MemoryConfig, ...]
     decoder: tuple[int, ...]
     decoder_kernel: int = 5
-    early: tuple[int, ...] = ()
     merge: tuple[int, ...] = ()
     neck: NeckConfig | None = None
     sub_pixel: bool = False
@@ -119,8 +116,6 @@ class NetworkConfig:
         merges = len(self.decoder) - 1 - self.sub_pixel
         if len(self.merge) > merges or 0 in self.merge:
             raise ValueError(f"merge names channels of {merges} merges at most, each 1 or more; got {self.merge}")
-        if self.early and (self.encoder != "mobilenet_v2" or min(self.early) < 1):
-            raise ValueError(f"early is of MobileNetV2's blocks, 1 or more for each; got {self.early}")
         if self.recurrence == "mask_guidance" and any(memory.hidden for memory in self.memories):
             raise ValueError("hidden narrows what a ConvLSTM sees of its own output; mask guidance has none")
         if self.neck is not None and len(self.decoder) > 4:
@@ -157,7 +152,7 @@ class NetworkConfig:
     def from_dict(data: dict[str, Any]) -> NetworkConfig:
         data = dict(data)
         data["memories"] = tuple(MemoryConfig(**memory) for memory in data["memories"])
-        data |= {name: tuple(data[name]) for name in ("decoder", "merge", "early") if name in data}
+        data |= {name: tuple(data[name]) for name in ("decoder", "merge") if name in data}
         if data.get("neck"):
             data["neck"] = NeckConfig.from_dict(data["neck"])
         if data.get("distance"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -21,7 +20,6 @@ _MOBILENET_BLOCKS = (
     (6, 96, 3, 1),
     (6, 160, 3, 2),
 )
-_MOBILENET_STEM = 32
 _VGG_BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
@@ -60,19 +58,16 @@ def _convs(module: nn.Module) -> list[nn.Conv2d]:
     return [part for part in module.modules() if isinstance(part, nn.Conv2d)]
 
 
-class InvertedResidual(nn.Module):
-    """MobileNetV2's block (Sandler et al. 2018, figure 3): to `hidden` channels and back, depthwise between; one that
-    does not expand is given so many."""
-
-    def __init__(self, inputs: int, hidden: int, outputs: int, stride: int, *, expands: bool) -> None:
+class _InvertedResidual(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
         super().__init__()
+        hidden = inputs * expansion
         layers: list[nn.Module] = []
-        if expands:
+        if expansion != 1:
             layers += [_conv(inputs, hidden, 1), nn.ReLU6()]
         layers += [_conv(hidden, hidden, 3, stride, hidden), nn.ReLU6(), _conv(hidden, outputs, 1)]
         self.layers = nn.Sequential(*layers)
-        # The first block has none, however many channels come in.
-        self.residual = expands and stride == 1 and inputs == outputs
+        self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.layers(x)
@@ -80,32 +75,23 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(Encoder):
-    """MobileNetV2 1.0 without its last 320-channel block; batch norm is folded into the convolutions. `early`: see
-    NetworkConfig."""
+    """MobileNetV2 1.0 without its last 320-channel block; batch norm is folded into the convolutions."""
 
-    def __init__(self, image_channels: int = 3, early: Sequence[int] = ()) -> None:
+    def __init__(self, image_channels: int = 3) -> None:
         super().__init__()
-        self.early = tuple(early)
-        self.stem = nn.Sequential(_conv(image_channels, early[0] if early else _MOBILENET_STEM, 3, 2), nn.ReLU6())
+        self.stem = nn.Sequential(_conv(image_channels, 32, 3, 2), nn.ReLU6())
         blocks: list[nn.Module] = []
-        inputs, stride = _MOBILENET_STEM, 2
+        inputs, stride = 32, 2
         # The last block of each stride gives that stride's features.
         self._taps: dict[int, int] = {}
         self.channels = {}
         for expansion, outputs, repeats, first_stride in _MOBILENET_BLOCKS:
             for repeat in range(repeats):
                 block_stride = first_stride if repeat == 0 else 1
-                hidden = published = inputs * expansion
-                if len(blocks) < len(early):
-                    hidden = early[len(blocks)]
-                    if hidden > published:
-                        raise ValueError(f"early: block {len(blocks)} has {published} channels inside, not {hidden}")
-                blocks.append(InvertedResidual(inputs, hidden, outputs, block_stride, expands=expansion != 1))
+                blocks.append(_InvertedResidual(inputs, outputs, block_stride, expansion))
                 inputs, stride = outputs, stride * block_stride
                 self._taps[stride] = len(blocks) - 1
                 self.channels[stride] = outputs
-        if len(early) > len(blocks):
-            raise ValueError(f"early names {len(early)} blocks of {len(blocks)}")
         self.blocks = nn.ModuleList(blocks)
         for conv in _convs(self):
             # Not Xavier: it takes the fan-out of a depthwise convolution for hundreds of times what it is.
@@ -114,22 +100,13 @@ class MobileNetV2(Encoder):
             nn.init.zeros_(conv.bias)
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:
+        rgb = image[:, :3] / 127.5 - 1.0
+        x = self.stem(torch.cat([rgb, image[:, 3:]], dim=1))
         features: dict[int, Tensor] = {}
-        for index, x in enumerate(self.by_block(image)):
+        for index, block in enumerate(self.blocks):
+            x = block(x)
             features |= {stride: x for stride, tap in self._taps.items() if tap == index}
         return features
-
-    def by_block(self, image: Tensor) -> Iterator[Tensor]:
-        """What each block gives, from the first on."""
-        x = self.stem(self.normalised(image))
-        for block in self.blocks:
-            x = block(x)
-            yield x
-
-    @staticmethod
-    def normalised(image: Tensor) -> Tensor:
-        """As the stem takes it."""
-        return torch.cat([image[:, :3] / 127.5 - 1.0, image[:, 3:]], dim=1)
 
     def up_to(self, stride: int) -> list[nn.Module]:
         return [self.stem, *self.blocks[: self._taps[stride] + 1]]
@@ -228,5 +205,5 @@ def _copy_conv(conv: nn.Conv2d, weights: dict[str, Tensor], name: str, path: Pat
         conv.bias.copy_(bias.float())
 
 
-def build_encoder(name: EncoderName, image_channels: int = 3, early: Sequence[int] = ()) -> Encoder:
-    return MobileNetV2(image_channels, early) if name == "mobilenet_v2" else VGG16(image_channels)
+def build_encoder(name: EncoderName, image_channels: int = 3) -> Encoder:
+    return MobileNetV2(image_channels) if name == "mobilenet_v2" else VGG16(image_channels)

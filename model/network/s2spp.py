@@ -51,7 +51,7 @@ class S2Spp(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = build_encoder(config.encoder, early=config.early)
+        self.encoder = build_encoder(config.encoder)
         self.neck = Neck(self.encoder.channels, config.neck) if config.neck else None
         # What memories and decoder see, by stride.
         self.channels = self.neck.channels if self.neck else self.encoder.channels

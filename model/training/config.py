@@ -193,19 +193,6 @@ def light_cpu_refine() -> TrainConfig:
     )
 
 
-def light_cpu_polish() -> TrainConfig:
-    """Goes on from a bundle (--init-from) at the size that is served, on long clips, more of them real."""
-    return TrainConfig(
-        network="light",
-        stages=(Stage(600, (256, 448), 6, 8, 4, 2e-4, _mixed(0.6), gap=12),),
-        loss=_LIGHT_LOSS,
-        ema=0.995,
-        frozen=4,
-        first_mask_noise=0.2,
-        absence=0.1,
-    )
-
-
 def light_gpu() -> TrainConfig:
     """The shipped network with YouTube-VOS on a GPU: photos first, then real clips that grow to 12 frames and more."""
     videos = (
@@ -254,6 +241,4 @@ def smoke() -> TrainConfig:
     )
 
 
-TRAIN_RECIPES = {
-    recipe.__name__: recipe for recipe in (light_cpu, light_cpu_refine, light_cpu_polish, light_gpu, paper_gpu, smoke)
-}
+TRAIN_RECIPES = {recipe.__name__: recipe for recipe in (light_cpu, light_cpu_refine, light_gpu, paper_gpu, smoke)}

@@ -23,7 +23,6 @@ from model.training.config import Stage, TrainConfig
 from model.training.interrupt import uninterrupted
 from model.training.log import TrainLog
 from model.training.losses import ClipLoss
-from model.training.start import Fitting, start_weights
 
 
 @dataclass(frozen=True)
@@ -146,18 +145,16 @@ class _Run:
             raise ValueError(f"{self.path}: recipe {config.network} was another network then; use another --out")
         torch.manual_seed(config.seed)
         self.network = S2Spp(network_config)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss = ClipLoss(config.loss, network_config.distance)
         if saved is None:
-            fitting = Fitting(config, options.data, options.workers, fabric)
-            said = start_weights(self.network, options.encoder_weights, options.init_from, fitting)
-            self.done, self.messages = 0, [said]
+            self.done, self.messages = 0, [_start_weights(self.network, options)]
         else:
             self.done, self.messages = saved.step, [f"resumed at step {saved.step}"]
             self.network.load_state_dict(saved.weights)
             self.loss.load_state_dict(saved.loss_weights)
         if config.frozen:
             _freeze(self.network, config.frozen, options, resumed=saved is not None)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = _averaged(self.network, config.ema, saved)
         if self.averaged is not None:
             self.averaged.to(fabric.device)
@@ -213,6 +210,18 @@ def _saved(path: Path, config: TrainConfig) -> Checkpoint | None:
     return saved
 
 
+def _start_weights(network: S2Spp, options: RunOptions) -> str:
+    """Load what the run starts from and say what that was."""
+    if options.init_from is not None:
+        return _start_from(network, options.init_from)
+    if options.encoder_weights is None:
+        return "no encoder weights given: everything starts from random values"
+    said = network.encoder.load_pretrained(options.encoder_weights)
+    if network.initializer.encoder is not None:
+        network.initializer.encoder.load_pretrained(options.encoder_weights)
+    return said
+
+
 def _freeze(network: S2Spp, stride: int, options: RunOptions, *, resumed: bool) -> None:
     """The encoder's layers up to `stride` keep the weights that they have, which must be somebody's."""
     if not resumed and options.init_from is None and options.encoder_weights is None:
@@ -222,6 +231,29 @@ def _freeze(network: S2Spp, stride: int, options: RunOptions, *, resumed: bool) 
         )
     for module in network.encoder.up_to(stride):
         module.requires_grad_(False)
+
+
+def _start_from(network: S2Spp, path: Path) -> str:
+    """Take every weight that fits from a checkpoint or a bundle; `network` may be another one than was trained."""
+    if path.is_dir():
+        # Here, since it brings onnx, which no other run needs.
+        from model.export.weights import bundle_weights
+
+        weights = bundle_weights(path)
+    else:
+        start = Checkpoint.load(path)
+        weights = start.averaged or start.weights
+    ours = network.state_dict()
+    fitting = {name: tensor for name, tensor in weights.items() if name in ours and ours[name].shape == tensor.shape}
+    if not fitting:
+        raise ValueError(f"{path}: none of its weights fits this network")
+    network.load_state_dict(fitting, strict=False)
+    missing = {name for name in ours.keys() - fitting.keys() if name.startswith("encoder.")}
+    if missing:
+        raise ValueError(f"{path}: its encoder is another one than this network's")
+    anew = sorted({name.split(".")[0] for name in ours.keys() - fitting.keys()})
+    rest = f"; something in {', '.join(anew)} does not fit and starts anew" if anew else ""
+    return f"starting from {len(fitting)} of {len(ours)} weights of {path}{rest}"
 
 
 def _averaged(network: S2Spp, decay: float, saved: Checkpoint | None) -> AveragedModel | None:

@@ -341,37 +341,6 @@ def test_encoder_weights_go_into_both_encoders(photos: Path, tmp_path: Path) -> 
     torch.testing.assert_close(weights["initializer.encoder.blocks.0.0.weight"][:, :3], given, rtol=0, atol=1e-6)
 
 
-def test_a_narrower_encoder_begins_with_the_channels_of_the_published_one(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """From the file of its weights, and from a run with the encoder as it was published."""
-    whole = replace(tiny_network(), encoder="mobilenet_v2")
-    monkeypatch.setitem(recipes.RECIPES, "whole", lambda: whole)
-    monkeypatch.setitem(recipes.RECIPES, "narrow", lambda: replace(whole, early=(16, 24)))
-    published = encoders.MobileNetV2()
-    convs = [module for module in published.modules() if isinstance(module, nn.Conv2d)]
-    named = {
-        f"{n:02}_conv.{part}": tensor for n, conv in enumerate(convs) for part, tensor in conv.state_dict().items()
-    }
-    file = tmp_path / "mobilenet.safetensors"
-    save_file(named, file)
-    still = tiny_train((4,), warmup=10**9, weight_decay=0.0)
-    run = options(photos, tmp_path / "whole", encoder_weights=file)
-    start = train(replace(still, network="whole"), run).checkpoint
-    narrow = replace(still, network="narrow")
-    for name, given in (("file", {"encoder_weights": file}), ("run", {"init_from": start, "encoder_weights": None})):
-        result = train(narrow, replace(run, out=tmp_path / name, **given))  # type: ignore[arg-type]
-        assert "narrowed to (16, 24) channels" in " ".join(capsys.readouterr().err.split())
-        weights = Checkpoint.load(result.checkpoint).weights
-        assert weights["encoder.stem.0.weight"].shape == (16, 3, 3, 3)
-        later = published.blocks[2].state_dict()
-        for key, tensor in later.items():
-            torch.testing.assert_close(weights[f"encoder.blocks.2.{key}"], tensor, rtol=0, atol=1e-6)
-    # Nor is there a way back.
-    with pytest.raises(ValueError, match="its encoder is another one"):
-        train(replace(still, network="whole"), replace(run, out=tmp_path / "back", init_from=result.checkpoint))
-
-
 def test_the_loss_falls_and_the_masks_come_out_on_one_batch_learned_by_heart(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
