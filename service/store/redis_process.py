@@ -48,7 +48,7 @@ _CONFIG = {
     "aof-load-truncated": "yes",
     "aof-use-rdb-preamble": "yes",
     "auto-aof-rewrite-percentage": "0",  # EmbeddedRedis decides when
-    "rdbcompression": "no",  # float16 states do not compress
+    "rdbcompression": "no",  # states come packed
     "maxmemory-policy": "noeviction",
     "hz": "50",  # how soon Redis sees that a rewriting of its log is done
 }
