@@ -207,7 +207,8 @@ async def test_an_index_at_the_end_only_delays(http: httpx.AsyncClient) -> None:
 
 async def test_a_client_that_sends_everything_before_it_reads_gets_everything(engine: FakeEngine) -> None:
     """Far more in both directions than sockets hold: whoever waits for the other would wait for ever."""
-    size, count = (240, 320), 200
+    # So many frames that it is enough with one thread too, with which FFmpeg makes less of them.
+    size, count = (240, 320), 300
     video = make_video(count, size, suffix="avi", codec="mjpeg")
     noise = indexed_png(np.random.default_rng(1).integers(0, 2, size).astype(np.uint8))
     app = create_app(engine, max_image_bytes=1_000_000, metrics=lambda: b"", version="9.9")
@@ -228,8 +229,7 @@ async def test_a_client_that_sends_everything_before_it_reads_gets_everything(en
     assert 0 < len(engine.calls) < count - 1  # the answers of the others wait until they are read
     received = await asyncio.to_thread(lambda: b"".join(iter(lambda: client.recv(1 << 20), b"")))
     assert received.count(b"S2spp-Frame-Index") == count and b"problem" not in received
-    # How much FFmpeg makes of it depends on its threads.
-    assert len(received) > 1_000_000 and len(video) > 500_000
+    assert len(received) > 1_000_000 < len(video)
     client.close()
     await server.stop(grace_s=5)
 
