@@ -79,8 +79,10 @@ class BatchingQueue:
 
     @property
     def ahead(self) -> int:
-        # The one whose turn is next, and one for each lane that would have nothing else to do.
-        return 1 if self._runtime.lanes == 1 else 1 + max(0, self._runtime.lanes - len(self._pending))
+        # The one whose turn is next, and one for each lane that would have nothing else to do. The parts of a frame
+        # count as one: they begin together, and the first to end has only what is ahead to go on with.
+        waiting = len({id(item.frame) for item in self._pending})
+        return 1 if self._runtime.lanes == 1 else 1 + max(0, self._runtime.lanes - waiting)
 
     async def initialise(self, frame: ImageU8, masks: NDArray[np.uint8]) -> State:
         """State of the N objects of `masks` [N,h,w] (0/1) on `frame` [h,w,3]."""

@@ -195,6 +195,17 @@ async def test_frames_are_read_ahead_for_lanes_that_have_nothing_to_do(
     await asyncio.gather(*busy, *waiting)
 
 
+async def test_the_parts_of_a_frame_count_as_one_that_waits(runtime: FakeRuntime, queue: BatchingQueue) -> None:
+    seen = await queue.encode(frame(1))
+    busy = await hold(runtime, queue)
+    step = asyncio.create_task(queue.step(seen, begun(5)))
+    await asyncio.sleep(0.005)
+    assert queue.ahead == 2
+    runtime.gate.set()
+    await asyncio.gather(*busy, step)
+    assert sorted(runtime.batches[-2:]) == [("step", 1, 2), ("step", 1, 3)], "it was in parts"
+
+
 async def test_what_is_encoded_ahead_does_not_wait_for_ever(runtime: FakeRuntime, queue: BatchingQueue) -> None:
     """Sessions whose frames are steps at once, as those of cameras are, keep all lanes busy."""
     runtime.delay_s = 0.002
