@@ -39,6 +39,7 @@ class Int8Report:
     megabytes: float
     feeds: int
     convolutions: int
+    states_in_bytes: tuple[str, ...]
 
 
 def quantise_bundle(
@@ -55,21 +56,24 @@ def quantise_bundle(
     if not seen.steps:
         raise ValueError("nothing to calibrate on: no video shows an object for three frames")
     with write_beside(folder.absolute(), source) as work:
-        convolutions = _quantise(source / "step.onnx", work / "step.onnx", seen.steps)
-        _store_as_int8(source / "init.onnx", work / "init.onnx", work / "step.onnx")
-        in_bytes = _pass_on_bytes(work / "step.onnx", work / "init.onnx", seen.starts)
-        widen_stem(work / "step.onnx")
+        step = _quantised(source / "step.onnx", seen.steps)
+        init = _stored_as_int8(source / "init.onnx", step)
+        in_bytes = states_in_bytes(step, init, seen.starts)
+        widen_stem(step)
+        _write(step, work / "step.onnx")
+        _write(init, work / "init.onnx")
         complete(work)
         manifest |= {"name": name, "quantised_from": manifest["digest"], "scores": dict(scores or {})}
         manifest["states"] = [
             spec | {"dtype": "uint8"} if spec["name"] in in_bytes else spec for spec in manifest["states"]
         ]
         digest, megabytes = seal(work, manifest)
-    return Int8Report(folder, digest, megabytes, len(seen.steps), convolutions)
+    convolutions = sum(node.op_type == "Conv" for node in step.graph.node)
+    return Int8Report(folder, digest, megabytes, len(seen.steps), convolutions, tuple(in_bytes))
 
 
-def _quantise(source: Path, target: Path, feeds: Sequence[Feed]) -> int:
-    """Returns how many convolutions there are."""
+def _quantised(source: Path, feeds: Sequence[Feed]) -> onnx.ModelProto:
+    """The step graph, its convolutions and attention in 8 bits."""
     with tempfile.TemporaryDirectory(prefix="s2spp-int8-") as folder:
         whole, prepared, quantised = (Path(folder) / f"{name}.onnx" for name in ("whole", "prepared", "quantised"))
         # The tools lose weights that lie in a file of their own.
@@ -95,15 +99,13 @@ def _quantise(source: Path, target: Path, feeds: Sequence[Feed]) -> int:
         model = onnx.load(quantised)
     attend_in_bytes(model)
     _feed_bytes(model.graph, pixels)
-    onnx.checker.check_model(model)
-    target.write_bytes(model.SerializeToString(deterministic=True))
-    return sum(node.op_type == "Conv" for node in model.graph.node)
+    return model
 
 
-def _store_as_int8(source: Path, target: Path, step: Path) -> None:
+def _stored_as_int8(source: Path, step: onnx.ModelProto) -> onnx.ModelProto:
     """The init graph with 8-bit weights and float arithmetic: it runs once in a session, so that only its size counts.
     The encoder's weights are those of the int8 `step` graph, which are then stored once for both."""
-    taken = {tensor.name: tensor for tensor in onnx.load(step).graph.initializer}
+    taken = {tensor.name: tensor for tensor in step.graph.initializer}
     model = onnx.load(source)
     graph = model.graph
     casts = {node.input[0]: node for node in graph.node if node.op_type == "Cast" and node.input[0].endswith(HALF)}
@@ -126,19 +128,13 @@ def _store_as_int8(source: Path, target: Path, step: Path) -> None:
         restored = helper.make_node("DequantizeLinear", [part.name for part in parts], list(cast.output), axis=0)
         graph.node.insert(list(graph.node).index(cast), restored)
         graph.node.remove(cast)
+    return model
+
+
+def _write(model: onnx.ModelProto, path: Path) -> None:
+    _drop_unused(model.graph)
     onnx.checker.check_model(model)
-    target.write_bytes(model.SerializeToString(deterministic=True))
-
-
-def _pass_on_bytes(step: Path, init: Path, starts: Sequence[Feed]) -> list[str]:
-    """The states that cross both graphs in 8 bits now."""
-    models = onnx.load(step), onnx.load(init)
-    found = states_in_bytes(*models, starts)
-    for path, model in zip((step, init), models, strict=True):
-        _drop_unused(model.graph)
-        onnx.checker.check_model(model)
-        path.write_bytes(model.SerializeToString(deterministic=True))
-    return found
+    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 class _Feeds(CalibrationDataReader):  # type: ignore[misc]

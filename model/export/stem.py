@@ -6,8 +6,6 @@ quarter of the copies, four times as long."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -17,10 +15,9 @@ from onnx import helper, numpy_helper
 _CELL, _MADE = 4, 2
 
 
-def widen_stem(path: Path) -> None:
-    """Rewrite the step graph of an int8 bundle in place. ValueError where its frame is not read by a 3x3 convolution of
-    stride 2, padded right and bottom, on bytes."""
-    model = onnx.load(path)
+def widen_stem(model: onnx.ModelProto) -> None:
+    """Rewrite a quantised step graph. Raises ValueError where its frame is not read by a 3x3 convolution of stride 2,
+    padded right and bottom, on bytes: it is as it was then."""
     graph = model.graph
     turn = _reader(graph, "frame", "Transpose")
     dequantise = _reader(graph, turn.output[0], "DequantizeLinear")
@@ -50,8 +47,6 @@ def widen_stem(path: Path) -> None:
     graph.node.insert(list(graph.node).index(turn), cells)
     # Shapes inside are others now.
     del graph.value_info[:]
-    onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def _reader(graph: onnx.GraphProto, name: str, kind: str) -> onnx.NodeProto:

@@ -54,5 +54,5 @@ def quantise(
     report = quantise_bundle(bundle, out, name or out.name, picked, measured)
     show(
         f"[bold]{report.folder}[/]: {report.megabytes:.1f} MB, {report.convolutions} convolutions, ranges of "
-        f"{report.feeds} steps, digest {report.digest[:16]}"
+        f"{report.feeds} steps, {len(report.states_in_bytes)} states in 8 bits, digest {report.digest[:16]}"
     )

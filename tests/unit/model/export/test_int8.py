@@ -110,6 +110,7 @@ def test_it_says_what_it_is_made_of_and_is_half_as_large(light: Exported, int8: 
     ours, floats = manifest(int8.folder), manifest(light[1].folder)
     assert ours["quantised_from"] == floats["digest"] != ours["digest"] == int8.digest
     assert [state | {"dtype": ""} for state in ours["states"]] == [state | {"dtype": ""} for state in floats["states"]]
+    assert int8.states_in_bytes == tuple(spec["name"] for spec in ours["states"] if spec["dtype"] == "uint8") != ()
     assert ours["name"] == "light-int8" and ours["scores"] == {}
     assert int8.megabytes < 0.6 * light[1].megabytes
 
