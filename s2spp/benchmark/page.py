@@ -70,7 +70,7 @@ def page(result: Result, path: Path, svg: str) -> str:
         f"```sh\n{command}\n```",
         _machine(result),
         f"Where no other command is named, every figure here is of that one run of `{command}`.",
-        f"![Frames a second against sessions, for each number of objects, and memory over one session]({svg})",
+        f"![Frames a second against sessions, for each number of objects{_pictured(result)}]({svg})",
         "## Ways to the model",
         _table(PATH_COLUMNS, path_rows(result)),
         _COLUMNS,
@@ -155,6 +155,10 @@ def _start(result: Result) -> Iterable[str]:
         "and warms it up (wanted: at most 2 s).",
         _table(START_COLUMNS, start_rows(result.start)),
     ]
+
+
+def _pictured(result: Result) -> str:
+    return ", and memory over one session" if len(result.memory.frames) > 1 else ""
 
 
 def _memory(result: Result) -> Iterable[str]:

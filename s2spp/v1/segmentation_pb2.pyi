@@ -232,7 +232,9 @@ class Mask(_message.Message):
     committed_frame: _builtins.int
     """The last frame index that survives a crash of the server."""
     compute_ms: _builtins.float
-    """Milliseconds inside the model: of the run that held this frame, and of what was worked out ahead of its turn."""
+    """Milliseconds inside the model, with what was worked out ahead of the frame's turn. Where its objects were worked
+    out in parts side by side, of the longest part.
+    """
     epoch: _builtins.int
     """As in a session."""
     @_builtins.property

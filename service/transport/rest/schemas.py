@@ -68,8 +68,8 @@ class ObjectOut(_Out):
 
 
 class AnswerOut(_Out):
-    """The text message before each mask on the WebSocket. `compute_ms`: inside the model, work ahead of
-    its turn included."""
+    """The text message before each mask on the WebSocket. `compute_ms`: inside the model, with what was worked out
+    ahead of the frame's turn; where its objects were worked out in parts side by side, of the longest part."""
 
     frame_index: int
     mask_format: MaskFormat
@@ -221,7 +221,7 @@ OPENED_RESPONSE: dict[str, Any] = {
 _HEADERS = (
     ("S2spp-Frame-Index", "integer", "The frame that this mask belongs to"),
     ("S2spp-Committed-Frame", "integer", "The last frame that survives a crash of the server"),
-    ("S2spp-Compute-Ms", "number", "Milliseconds inside the model for the batch that held the frame"),
+    ("S2spp-Compute-Ms", "number", "Milliseconds inside the model; of parts side by side, of the longest one"),
     ("S2spp-Height", "integer", "Rows of the mask"),
     ("S2spp-Width", "integer", "Columns of the mask"),
     ("S2spp-Objects", "string", "JSON list, per object: object_id, area, box, confidence, visible"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ def picked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def note(source: Path, folder: Path, name: str, videos: Any, scores: Any) -> Any:
         names[:] = [video.name for video in videos]
-        return SimpleNamespace(folder=folder, megabytes=1.0, convolutions=1, feeds=1, digest="0" * 64)
+        return int8.Int8Report(folder, "0" * 64, megabytes=1.0, feeds=1, convolutions=1, states_in_bytes=())
 
     monkeypatch.setattr(int8, "quantise_bundle", note)
     return names
