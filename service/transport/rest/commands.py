@@ -89,3 +89,8 @@ def read_command(text: str) -> CommandIn:
             f"text message: {first_faults(error, _NAMES)} (images go as binary messages; text is "
             '{"received_through": 7}, {"draw": {}} or {"remove": {"object_id": 2}})'
         ) from error
+
+
+def says_draw(text: str) -> bool:
+    """Whether a text that was refused was meant to draw: two images follow it then, as a sender does not wait."""
+    return '"draw' in text[:MOST_TEXT]

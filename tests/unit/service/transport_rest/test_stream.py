@@ -231,7 +231,6 @@ async def test_a_change_that_cannot_be_made_is_told_in_place(port: int, engine: 
         "{}",
         '{"remove": {"object_id": 0}}',
         '{"received_through": -1}',
-        '{"draw": {}, "remove": {}}',
         '{"x": 1}',
     ],
 )
@@ -244,15 +243,55 @@ async def test_other_text_is_refused_and_takes_no_index(port: int, text: str) ->
         assert (await answer(socket))[1] == b"mask 1"
 
 
-async def test_a_drawing_without_its_pictures_is_refused(port: int, engine: ScriptedEngine) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"draw": {}, "remove": {}}',
+        '{"draw": {"objectid": 3}}',
+        '{"draw": {"object_id": 300}}',
+        '{"draw": true}',
+        '{"draw": {"object_id"',
+    ],
+)
+async def test_the_pictures_of_a_drawing_that_is_refused_are_no_frames(
+    port: int, engine: ScriptedEngine, text: str
+) -> None:
+    """They are on their way before it is told."""
+    async with stream(port) as socket:
+        await socket.send(text)
+        await socket.send(b"frame once more")
+        await socket.send(b"mask")
+        await socket.send(b"ok")
+        problem, _ = await answer(socket)
+        assert problem["reason"] == InvalidOption.reason and problem["of_change"] and "frame_index" not in problem
+        assert (await answer(socket))[1] == b"mask 1"
+    assert not engine.changes and [call.frame.data for call in engine.calls] == [b"ok"]
+
+
+async def test_masks_are_acknowledged_between_a_drawing_and_its_pictures(port: int, engine: ScriptedEngine) -> None:
     async with stream(port) as socket:
         await socket.send('{"draw": {}}')
         await socket.send(b"frame")
         await socket.send('{"received_through": 0}')
-        assert "two binary messages" in (await answer(socket))[0]["detail"]
-        await socket.send(b"ok")
+        await socket.send(b"mask")
+        assert "objects" in (await answer(socket))[0]
+    assert [change[3] for change in engine.changes] == [DrawObjects(EncodedImage(b"frame"), EncodedImage(b"mask"))]
+
+
+async def test_other_changes_wait_for_the_pictures_of_a_drawing(port: int, engine: ScriptedEngine) -> None:
+    async with stream(port) as socket:
+        await socket.send('{"draw": {"object_id": 7}}')
+        await socket.send('{"remove": {"object_id": 1}}')
+        await socket.send('{"draw": {"object_id": 8}}')
+        for picture in (b"frame", b"mask of 7", b"frame", b"mask of 8", b"ok"):
+            await socket.send(picture)
+        for _ in range(2):
+            assert "drawing before" in (await answer(socket))[0]["detail"]
+        assert "objects" in (await answer(socket))[0]
         assert (await answer(socket))[1] == b"mask 1"
-    assert not engine.changes
+    assert [change[3] for change in engine.changes] == [
+        DrawObjects(EncodedImage(b"frame"), EncodedImage(b"mask of 7"), 7)
+    ]
 
 
 async def test_a_stream_whose_session_was_taken_is_told_and_closed(port: int, engine: ScriptedEngine) -> None:
