@@ -18,9 +18,11 @@ _NEARLY = 0.9
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):([0-9]{1,5})")
 _OTLP_NAMES = ("S2SPP_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _REDIS, _HTTP = "^(rediss?(-cluster)?|unix)://", "^https?://[^/]"
+_ORIGIN = r"^(\*|null|[a-z][a-z0-9+.-]*://[^/\s]+)$"
 _IN_WORDS = {
     _REDIS: "should begin with redis://, rediss://, unix://, redis-cluster:// or rediss-cluster://",
     _HTTP: "should be http://host:port or https://host:port",
+    _ORIGIN: "should be an origin as browsers name it, https://host or https://host:port without a path, or *",
 }
 
 
@@ -46,8 +48,11 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-def _listed(value: object) -> object:
-    return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
+def _origins(value: object) -> object:
+    """As browsers write them: in small letters, nothing behind the host and port."""
+    if not isinstance(value, str):
+        return value
+    return [each.strip().lower().removesuffix("/") for each in value.split(",") if each.strip()]
 
 
 def _host_port(value: str) -> str:
@@ -74,9 +79,11 @@ class Settings(BaseSettings):
         description="A worker's gRPC address as gateways reach it, host:port. Default: where it listens; this "
         "machine's name, if that is every network",
     )
-    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = Field(
-        (),
-        description="Web pages that may call, by their origin (https://page.example), commas between; * for all",
+    cors_origins: Annotated[tuple[Annotated[str, Field(pattern=_ORIGIN)], ...], NoDecode, BeforeValidator(_origins)] = (
+        Field(
+            (),
+            description="Web pages that may call, by their origin (https://page.example), commas between; * for all",
+        )
     )
     grpc_port: int = Field(50051, ge=0, le=65535, description="Port of gRPC; 0 for any free one")
     data_dir: Annotated[Path, AfterValidator(Path.expanduser)] = Field(

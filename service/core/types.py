@@ -12,7 +12,7 @@ from typing import NewType
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.errors import InvalidOption
+from service.core.errors import SessionUnknown
 from service.core.state import State
 
 SessionId = NewType("SessionId", str)
@@ -39,8 +39,9 @@ def passing_key() -> str:
 
 
 def parse_session_id(text: str) -> SessionId:
+    """What cannot be a session's id names no session: SessionUnknown, as of one that is not there."""
     if not re.fullmatch(SESSION_ID_PATTERN, text):
-        raise InvalidOption(f"not a session id: {text[:64]!r}; use the id that opening a session returned")
+        raise SessionUnknown(f"not a session id: {text[:64]!r}; use the id that opening a session returned")
     return SessionId(text)
 
 

@@ -36,11 +36,7 @@ SessionText = Annotated[
 
 
 def session_id(session: SessionText) -> SessionId:
-    """A path that cannot be a session's names no session: 404, as for one that is not there."""
-    try:
-        return about(parse_session_id(session))
-    except errors.InvalidOption as error:
-        raise errors.SessionUnknown(error.message) from error
+    return about(parse_session_id(session))
 
 
 SessionPath = Annotated[SessionId, Depends(session_id)]
