@@ -119,12 +119,20 @@ class AsyncClient:
         frame: FrameLike,
         mask: MaskLike,
         *,
+        object_id: int | None = None,
         ordinal: int | None = None,
         jpeg_quality: int | None = None,
     ) -> SessionInfo:
         """As `Client.draw_objects`."""
         return await asyncio.to_thread(
-            self._client.draw_objects, session, frame_index, frame, mask, ordinal=ordinal, jpeg_quality=jpeg_quality
+            self._client.draw_objects,
+            session,
+            frame_index,
+            frame,
+            mask,
+            object_id=object_id,
+            ordinal=ordinal,
+            jpeg_quality=jpeg_quality,
         )
 
     async def remove_object(

@@ -32,10 +32,18 @@ RETRY_FOR_S = 60.0
 FORGET_TIMEOUT_S = 2.0
 """How long leaving a stream may take to delete its session; one left behind expires by itself."""
 
+PORT = 50051
+"""Where a server listens unless told otherwise: of a target without a port."""
+
 FLOWS = {flow: pb.Flow.Value(f"FLOW_{flow.name}") for flow in Flow}
 MASK_FORMATS = {form: pb.MaskFormat.Value(f"MASK_FORMAT_{form.name}") for form in MaskFormat}
 _Known = TypeVar("_Known", bound=StrEnum)
 _Number = TypeVar("_Number")
+
+
+def with_port(target: str) -> str:
+    """gRPC would take 443. Only of a plain host: what has a colon says its port, or is an address of another form."""
+    return target if ":" in target or "/" in target else f"{target}:{PORT}"
 
 
 def _one_of(known: Mapping[_Known, _Number], what: str, value: _Known) -> _Number:
@@ -80,9 +88,10 @@ def frame_request(
 @dataclass(frozen=True, eq=False)
 class Draw:
     """Among the frames of `track`: objects drawn on the frame before it. Every id of `mask` is added, or starts again
-    from there where it is followed already; the others go on."""
+    from there where it is followed already; the others go on. `object_id`: all that the mask marks is this object."""
 
     mask: MaskLike
+    object_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -106,16 +115,28 @@ def change_request(
     """`frame`: the one of that index."""
     if isinstance(change, Remove):
         return pb.TrackRequest(remove=removal(place, change.object_id))
-    return pb.TrackRequest(draw=drawing(place, frame, change.mask, jpeg_quality))
+    return pb.TrackRequest(draw=drawing(place, frame, change, jpeg_quality))
 
 
-def drawing(place: Place, frame: FrameLike | pb.Image, mask: MaskLike, jpeg_quality: int | None) -> pb.Drawing:
-    image = frame if isinstance(frame, pb.Image) else frame_message(frame, jpeg_quality)
-    return pb.Drawing(frame_index=place.frame_index, ordinal=place.ordinal, frame=image, mask=mask_message(mask))
+def drawing(place: Place, frame: FrameLike | pb.Image, draw: Draw, jpeg_quality: int | None) -> pb.Drawing:
+    return pb.Drawing(
+        frame_index=place.frame_index,
+        ordinal=place.ordinal,
+        frame=frame if isinstance(frame, pb.Image) else frame_message(frame, jpeg_quality),
+        mask=mask_message(draw.mask),
+        object_id=_object_id(draw.object_id),
+    )
+
+
+def _object_id(given: int | None) -> int:
+    """0 is the contract's word for none."""
+    if given is not None and not 1 <= given <= 255:
+        raise InvalidOption(f"object_id is 1 to 255, not {given}")
+    return given or 0
 
 
 def removal(place: Place, object_id: int) -> pb.Removal:
-    return pb.Removal(frame_index=place.frame_index, ordinal=place.ordinal, object_id=object_id)
+    return pb.Removal(frame_index=place.frame_index, ordinal=place.ordinal, object_id=_object_id(object_id))
 
 
 def segment_request(

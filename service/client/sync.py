@@ -22,7 +22,7 @@ from service.core.types import Flow, MaskFormat, ModelInfo, SessionInfo, Session
 
 
 class Client:
-    """One connection to an s2spp server at `target` ("host:port"). May be shared by threads.
+    """One connection to an s2spp server at `target` ("host:port", or a host, port 50051). May be shared by threads.
 
     Every method raises the classes of `service.core.errors`: those that the server names, and Unavailable
     when it cannot be reached.
@@ -33,10 +33,10 @@ class Client:
     ) -> None:
         """`timeout_s`: for any call, and for `track` until it has its session. `retry_for_s`: how long it tries
         to go on with a session that was open when the server went away. Connects with the first call."""
-        self._target = target
+        self._target = requests.with_port(target)
         self._timeout_s = timeout_s
         self._retry_for_s = retry_for_s
-        self._channel = grpc.insecure_channel(target, requests.CHANNEL_OPTIONS)
+        self._channel = grpc.insecure_channel(self._target, requests.CHANNEL_OPTIONS)
         self._stub = segmentation_pb2_grpc.SegmentationStub(self._channel)
 
     def close(self) -> None:
@@ -146,14 +146,17 @@ class Client:
         frame: FrameLike,
         mask: MaskLike,
         *,
+        object_id: int | None = None,
         ordinal: int | None = None,
         jpeg_quality: int | None = None,
     ) -> SessionInfo:
         """Between two frames: every id of `mask`, drawn on `frame`, the one sent last (`frame_index`), is added, or
-        starts again from there where it is followed already; the others go on. Once this returns, it survives any
-        crash. `ordinal`: which change it is after that frame, from 1; with it, the same may be sent again."""
+        starts again from there where it is followed already; the others go on. `object_id`: all that the mask marks is
+        this object. Once this returns, it survives any crash. `ordinal`: which change it is after that frame, from 1;
+        with it, the same may be sent again."""
         place = requests.Place(frame_index, ordinal or 0)
-        request = pb.DrawObjectsRequest(session_id=session, drawing=requests.drawing(place, frame, mask, jpeg_quality))
+        drawing = requests.drawing(place, frame, requests.Draw(mask, object_id), jpeg_quality)
+        request = pb.DrawObjectsRequest(session_id=session, drawing=drawing)
         with self._errors():
             return wire.session_info(self._stub.DrawObjects(request, timeout=self._timeout_s).session)
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from service.client import AsyncClient, Client
+from service.client.requests import with_port
 from service.core.errors import FrameGap, InvalidImage, InvalidOption, Overloaded, S2sppError, Unavailable
 from service.core.types import DrawObjects, Durability, RemoveObject, new_session_id
 from service.transport.grpc import GrpcServer
@@ -134,3 +135,15 @@ async def test_objects_are_drawn_and_removed(call: Call, engine: FakeEngine) -> 
     assert (index, durability, removed) == (0, Durability.STRICT, RemoveObject(3))
     with pytest.raises(FrameGap):
         await call("remove_object", session, 4, 5)
+    await call("draw_objects", session, 0, FRAME, drawn, object_id=9)
+    assert isinstance(again := engine.changes[-1][2], DrawObjects) and again.as_object == 9
+    for senseless in (0, 256):
+        with pytest.raises(InvalidOption, match="object_id is 1 to 255"):
+            await call("draw_objects", session, 0, FRAME, drawn, object_id=senseless)
+        with pytest.raises(InvalidOption, match="object_id is 1 to 255"):
+            await call("remove_object", session, 0, senseless)
+
+
+def test_a_host_without_a_port_is_meant_where_servers_listen() -> None:
+    targets = ("localhost", "10.0.0.3", "localhost:1", "[::1]:1", "unix:/tmp/socket", "dns:///host:1")
+    assert [with_port(target) for target in targets] == ["localhost:50051", "10.0.0.3:50051", *targets[2:]]

@@ -50,7 +50,7 @@ def script() -> Iterator[TrackItem]:
     for index, frame in enumerate(video()):
         yield frame
         if index == 4:
-            yield Draw(corner(9))
+            yield Draw(corner(2), object_id=9)
         if index == 12:
             yield from (Draw(corner(9, 30)), Draw(np.zeros((36, 64), np.uint8)), Draw(corner(9)), Draw(corner(9, 30)))
         if index == 20:
