@@ -83,7 +83,9 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def _extra(module: str) -> str:
-    return "train" if module.split(".")[0] in _TRAINING else "cpu"
+    if module.split(".")[0] in _TRAINING:
+        return "train"
+    return "gateway" if sys.argv[1:2] == ["gateway"] else "cpu"
 
 
 def _fail(message: str) -> None:

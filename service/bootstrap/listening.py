@@ -35,10 +35,12 @@ _MESSAGE_OVERHEAD = 1 << 20
 
 @dataclass(frozen=True)
 class Listening:
-    """`http`, `grpc`: the addresses that a client on this machine uses. `hand_over`: see GrpcServer."""
+    """`http`, `grpc`: the addresses that a client on this machine uses. `elsewhere`: what to say of others'.
+    `hand_over`: see GrpcServer."""
 
     http: str
     grpc: str
+    elsewhere: str
     hand_over: Callable[[], bool]
 
 
@@ -86,7 +88,8 @@ async def listening(
         await http.stop(0)
         raise
     try:
-        yield Listening(f"http://{local}:{http.port}", f"{local}:{grpc.port}", grpc.hand_over)
+        elsewhere = "" if local == listen else "; from elsewhere by this machine's name, at the same ports"
+        yield Listening(f"http://{local}:{http.port}", f"{local}:{grpc.port}", elsewhere, grpc.hand_over)
     finally:
         await stopped(settings.drain_s, http.stop(settings.drain_s), grpc.stop(settings.drain_s))
 
