@@ -33,7 +33,7 @@ def configure_logging(level: str, style: Literal["console", "json"]) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    for talkative in ("uvicorn", "asyncio", "websockets", "urllib3"):
+    for talkative in ("uvicorn", "asyncio", "websockets", "urllib3", "grpc"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
 
 

@@ -32,7 +32,7 @@ class Row(NamedTuple):
 
 ERRORS: Mapping[type[errors.S2sppError], Row] = {
     errors.InvalidInput: Row(422, "Input cannot be used", "the frame is 320 x 240, the session 640 x 480"),
-    errors.InvalidImage: Row(400, "Not an image", "not a JPEG, PNG or WebP file"),
+    errors.InvalidImage: Row(400, "Picture cannot be used", "not a JPEG, PNG or WebP file"),
     errors.UnsupportedMedia: Row(415, "Unsupported media type", "content type 'image/gif' is not read"),
     errors.InputTooLarge: Row(413, "Input too large", "the body is larger than 33554432 bytes"),
     errors.InvalidMask: Row(422, "Mask cannot be used", "the mask is empty: no pixel differs from 0"),
