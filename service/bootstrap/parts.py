@@ -124,15 +124,15 @@ async def open_redis(settings: Settings) -> AsyncIterator[AnyRedis]:
     from service.store.redis_process import EmbeddedRedisError
 
     async with AsyncExitStack() as stack:
-        url = settings.redis_url
         try:
-            if url is None:
-                url = (await stack.enter_async_context(EmbeddedRedis(settings.data_dir))).url
+            if settings.redis_url is None:
+                embedded = await stack.enter_async_context(EmbeddedRedis(settings.data_dir))
+                redis = connect(embedded.url, embedded.trouble)
             else:
                 stack.enter_context(lock_folder(settings.data_dir))
+                redis = connect(settings.redis_url)
         except EmbeddedRedisError as error:
             raise CannotServe(str(error)) from error
-        redis = connect(url)
         stack.push_async_callback(redis.aclose)
         await ask(redis, redis.ping)
         yield redis

@@ -32,11 +32,20 @@ _CONNECTIONS = 32
 _RETRY_AFTER_S = (0.0, 0.05, 0.1, 0.2, 0.4)
 _LOG_EVERY_S = 30.0
 _logged: WeakKeyDictionary[AnyRedis, float] = WeakKeyDictionary()
+_troubles: WeakKeyDictionary[AnyRedis, Callable[[], str | None]] = WeakKeyDictionary()
 
 
-def connect(url: str) -> AnyRedis:
+def connect(url: str, trouble: Callable[[], str | None] | None = None) -> AnyRedis:
     """A client for `redis://`, `rediss://` (TLS) or `unix://`; for the nodes of a Redis Cluster, any one of them named,
-    `redis-cluster://` or `rediss-cluster://`. All its waits are bounded. Connects when first used."""
+    `redis-cluster://` or `rediss-cluster://`. All its waits are bounded. Connects when first used.
+    `trouble`: why it is away, where whoever runs it knows and has said so in the log; callers are told."""
+    redis = _client(url)
+    if trouble is not None:
+        _troubles[redis] = trouble
+    return redis
+
+
+def _client(url: str) -> AnyRedis:
     bounded = {"socket_timeout": _ANSWER_WITHIN_S, "socket_connect_timeout": _CONNECT_WITHIN_S}
     if _CLUSTER in url:
         return RedisCluster.from_url(url.replace(_CLUSTER, "://", 1), max_connections=_CONNECTIONS, **bounded)
@@ -61,6 +70,9 @@ async def ask(redis: AnyRedis, call: Callable[[], Awaitable[_Reply]]) -> _Reply:
         )
         raise Unavailable("the session store does not answer; try again in a moment") from error
     except _BROKEN as error:
+        known = _troubles.get(redis)
+        if known is not None and (trouble := known()) is not None:
+            raise Unavailable(f"{trouble}; try again later") from error
         _log_now_and_then(
             redis, f"cannot be reached ({error}); see that it runs there, and its address, password and TLS"
         )

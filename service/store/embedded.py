@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
+import time
 from pathlib import Path
 from typing import IO, Self
 from urllib.parse import quote
@@ -22,6 +24,7 @@ from service.store.redis_process import (
     EmbeddedRedisError,
     RedisProcess,
     connect_admin,
+    drop_half_logs,
     find_redis_server,
     socket_path,
     try_lock,
@@ -31,6 +34,9 @@ _log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.1
 _LONGEST_PAUSE_S = 10.0
+_STEADY_S = 10.0
+# With less on the disk a Redis is of no use: it ends at the first write that does not fit.
+_ROOM_BYTES, _ROOM_SHARE = 16 << 20, 1 / 8
 _SLACK_BYTES = 48 << 20
 _SLICE_S = 0.03
 
@@ -42,8 +48,9 @@ class DataFolderInUse(EmbeddedRedisError):
 class EmbeddedRedis:
     """A redis-server on `data_dir`, ours from `start` to `close`; also an async context manager.
 
-    While it runs, a Redis that dies is started again (the store answers Unavailable meanwhile), and its log
-    on disk is kept under 3 x live state + 128 MB. A Redis left behind by a killed server is ended first.
+    While it runs, a Redis that dies is started again (the store answers Unavailable meanwhile), once there is room
+    for it, and its log on disk is kept under 3 x live state + 128 MB. A Redis left behind by a killed server is ended
+    first.
     """
 
     def __init__(self, data_dir: Path, *, start_timeout_s: float = 60.0) -> None:
@@ -52,11 +59,16 @@ class EmbeddedRedis:
         self._lock: IO[str] | None = None
         self._process: RedisProcess | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._full = False
 
     @property
     def url(self) -> str:
         """For redis.asyncio.Redis.from_url, once started."""
         return f"unix://{quote(str(socket_path(self._folder)))}"
+
+    def trouble(self) -> str | None:
+        """Why there is no Redis now, where that is known, in words for callers."""
+        return "the disk of the session store is full" if self._full else None
 
     async def start(self) -> None:
         """Returns once Redis answers. Raises DataFolderInUse, or EmbeddedRedisError with the remedies."""
@@ -87,21 +99,46 @@ class EmbeddedRedis:
         await self.close()
 
     async def _watch(self, binary: Path) -> None:
-        """Never gives up, for a full disk may be emptied tomorrow; its pauses grow while attempts fail."""
-        pause = _LOOK_EVERY_S
+        """Never gives up, for a full disk may be emptied tomorrow; its pauses grow while attempts fail, or Redis does
+        not live long."""
+        pause, started = _LOOK_EVERY_S, time.monotonic()
         while True:
             await asyncio.sleep(pause)
             try:
                 if self._process is not None and self._process.alive:
                     await _bound_log(self._folder)
-                else:
-                    _log.error("the embedded Redis in %s has died: starting it again", self._folder)
-                    self._process = await RedisProcess.start(binary, self._folder, self._start_timeout_s)
-                    _log.warning("the embedded Redis in %s is back", self._folder)
-                pause = _LOOK_EVERY_S
+                    if time.monotonic() - started > _STEADY_S:
+                        pause = _LOOK_EVERY_S
+                elif not self._lacks_room():
+                    await self._start_again(binary)
+                    pause, started = min(2 * pause, _LONGEST_PAUSE_S), time.monotonic()
             except (EmbeddedRedisError, RedisError, OSError) as error:
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
                 _log.error("the embedded Redis in %s: %s; next look in %.1f s", self._folder, error, pause)
+
+    def _lacks_room(self) -> bool:
+        """Whether Redis would soon die again, of a full disk; that it begins is logged."""
+        drop_half_logs(self._folder)
+        disk = shutil.disk_usage(self._folder)
+        wanted = min(_ROOM_BYTES, _ROOM_SHARE * disk.total)
+        if disk.free >= wanted:
+            return False
+        if not self._full:
+            self._full = True
+            _log.error(
+                "no space left in %s (%.1f MB): the embedded Redis waits, and is started once %.1f MB are free",
+                self._folder,
+                disk.free / 1e6,
+                wanted / 1e6,
+            )
+        return True
+
+    async def _start_again(self, binary: Path) -> None:
+        waited, self._full = self._full, False
+        if not waited:
+            _log.error("the embedded Redis in %s has died: starting it again; redis.log there says more", self._folder)
+        self._process = await RedisProcess.start(binary, self._folder, self._start_timeout_s)
+        _log.warning("the embedded Redis in %s is back%s", self._folder, ": there is space again" if waited else "")
 
 
 async def _bound_log(folder: Path) -> None:

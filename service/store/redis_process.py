@@ -85,8 +85,7 @@ class RedisProcess:
         """Started, its log read, answering. Ends a Redis left on the folder first.
         Raises EmbeddedRedisError with the end of its log when that takes longer than `timeout_s` seconds."""
         with await _claim(folder) as lock:
-            for leftover in folder.glob("temp-rewriteaof-*"):  # half a new log, when a kill interrupted
-                leftover.unlink(missing_ok=True)
+            drop_half_logs(folder)
             _make_socket_place(folder)
             log_path = folder / _LOG
             if log_path.exists() and log_path.stat().st_size > _LOG_LIMIT:
@@ -170,6 +169,12 @@ def connect_admin(folder: Path) -> Redis:
         socket_connect_timeout=2.0,
         retry=Retry(NoBackoff(), 0),
     )
+
+
+def drop_half_logs(folder: Path) -> None:
+    """What a Redis that was interrupted had written of a new log; they can be large, and nothing reads them."""
+    for leftover in folder.glob("temp-rewriteaof-*"):
+        leftover.unlink(missing_ok=True)
 
 
 def try_lock(file: IO[str]) -> bool:

@@ -12,14 +12,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError
 
+from service.core.errors import Unavailable
+from service.store import embedded as embedded_module
 from service.store import redis_process
-from service.store.calls import connect
+from service.store.calls import ask, connect
 from service.store.embedded import DataFolderInUse, EmbeddedRedis
 from service.store.redis_process import EmbeddedRedisError, find_redis_server
 
@@ -209,6 +212,76 @@ async def test_half_written_logs_of_a_killed_redis_go(tmp_path: Path) -> None:
     (tmp_path / "temp-rewriteaof-123.aof").write_bytes(bytes(1000))
     assert await _get(tmp_path) == b"kept"
     assert not list(tmp_path.glob("temp-*"))
+
+
+async def test_a_full_disk_is_named_once_and_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    free, looks = 0, 0
+
+    def disk_usage(folder: Path) -> SimpleNamespace:
+        nonlocal looks
+        looks += 1
+        return SimpleNamespace(total=1 << 40, free=free)
+
+    monkeypatch.setattr(embedded_module.shutil, "disk_usage", disk_usage)
+    async with EmbeddedRedis(tmp_path) as embedded, connect(embedded.url, embedded.trouble) as redis:
+        await redis.set("key", "kept")
+        os.kill((await redis.info("server"))["process_id"], signal.SIGKILL)
+        half = tmp_path / "temp-rewriteaof-123.aof"
+        half.write_bytes(bytes(1000))
+        await _until(lambda: looks > 3)
+        with pytest.raises(Unavailable) as told:
+            await ask(redis, redis.ping)
+        assert told.value.fault == "the disk of the session store is full"
+        assert not half.exists(), "it may be what fills the disk"
+        (line,) = caplog.messages
+        assert line.startswith(f"no space left in {tmp_path} (0.0 MB)")
+        free = 1 << 30
+        assert await _patiently_get(redis) == b"kept"
+        await _until(lambda: len(caplog.messages) > 1)
+        assert caplog.messages[1:] == [f"the embedded Redis in {tmp_path} is back: there is space again"]
+        assert embedded.trouble() is None
+
+
+class BriefProcess:
+    """A Redis that is dead as soon as it was started."""
+
+    alive = False
+
+    @classmethod
+    async def start(cls, *_: object) -> BriefProcess:
+        return cls()
+
+    async def stop(self) -> None:
+        pass
+
+
+async def test_a_redis_that_keeps_dying_is_started_less_and_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleep, pauses = asyncio.sleep, list[float]()
+
+    async def recorded(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(embedded_module, "RedisProcess", BriefProcess)
+    monkeypatch.setattr(asyncio, "sleep", recorded)
+    async with EmbeddedRedis(tmp_path):
+        while len(pauses) < 10:
+            await sleep(0)
+        assert pauses[:10] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10, 10]
+        monkeypatch.setattr(BriefProcess, "alive", True)
+        pauses.clear()
+        while len(pauses) < 3:
+            await sleep(0)
+        assert pauses[-1] == 10, "it has not lived for long"
+        monkeypatch.setattr(embedded_module, "_STEADY_S", 0)
+        pauses.clear()
+        while len(pauses) < 3:
+            await sleep(0)
+        assert pauses[-1] == 0.1
 
 
 @pytest.mark.slow
