@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Coroutine, Generator, Iterable
+from collections.abc import Coroutine, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from service.bootstrap import build_engine, load_runtime
 from service.client import TrackedFrame
 from service.client.images import labels_of, reports_of
+from service.core.errors import S2sppError, error_of_frame
 from service.core.ports import Delivered
 from service.core.types import Durability, EncodedImage, ImageFormat, MaskFormat, SessionId, SessionOptions
 from service.settings import Settings
@@ -58,7 +59,7 @@ class InProcess:
         self, frames: Iterable[NDArray[np.uint8] | bytes], first_mask: NDArray[np.uint8] | bytes
     ) -> Generator[TrackedFrame]:
         """One result per frame, the first one's being the mask that was given. Frames: RGB uint8 [H,W,3], or an image
-        file's bytes."""
+        file's bytes. Where they break off with an error, it is raised behind the results of those that came."""
         source = iter(frames)
         labels = labels_of(first_mask)
         # A file goes as it is: 255 is an id in an indexed PNG, and white in a raw mask of nothing else.
@@ -71,25 +72,39 @@ class InProcess:
         try:
             yield TrackedFrame(0, labels, reports_of(labels, opened.info.object_ids), 0, 0.0)
             pending: deque[Future[Delivered]] = deque()
-            for index, frame in enumerate(source, start=1):
+            faults: list[Exception] = []
+            for index, frame in enumerate(_until_fault(source, faults), start=1):
                 pending.append(self._submit(self._segment(session, index, _encoded(frame))))
                 if len(pending) >= _WINDOW:
                     yield _tracked(pending.popleft().result())
             while pending:
                 yield _tracked(pending.popleft().result())
+            if faults:
+                raise faults[0]
         finally:
             self._wait(self._engine.delete(session))
 
     async def _segment(self, session: SessionId, index: int, frame: EncodedImage) -> Delivered:
-        return await self._engine.segment(
-            session, index, frame, durability=Durability.RELAXED, received_through=max(0, index - _WINDOW - 1)
-        )
+        try:
+            return await self._engine.segment(
+                session, index, frame, durability=Durability.RELAXED, received_through=max(0, index - _WINDOW - 1)
+            )
+        except S2sppError as error:
+            raise error_of_frame(error, index) from error
 
     def _submit(self, work: Coroutine[Any, Any, _Result]) -> Future[_Result]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def _wait(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         return self._submit(work).result()
+
+
+def _until_fault(source: Iterator[_Result], faults: list[Exception]) -> Iterator[_Result]:
+    """What comes before `source` fails, and its failure into `faults`."""
+    try:
+        yield from source
+    except Exception as error:
+        faults.append(error)
 
 
 def _encoded(frame: NDArray[np.uint8] | bytes) -> EncodedImage:

@@ -8,7 +8,7 @@ each message says what to do.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -44,10 +44,15 @@ class FrameSource:
     length: int | None
     fps: float | None
     _read: Callable[[], Iterator[tuple[str, Frame]]]
+    _files: Sequence[Path] = ()
 
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
         """(name, frame) in order; the name is the image file's, without suffix, else the frame's number."""
         return self._read()
+
+    def where(self, index: int) -> str:
+        """The file that holds that frame."""
+        return str(self._files[index]) if self._files else self.name
 
 
 def open_frames(source: str | Path | int) -> FrameSource:
@@ -110,7 +115,7 @@ def _open_images(source: Path, files: list[Path]) -> FrameSource:
     def read() -> Iterator[tuple[str, Frame]]:
         return ((file.stem, _read_image(file)) for file in files)
 
-    return FrameSource(str(source), len(files), None, read)
+    return FrameSource(str(source), len(files), None, read, files)
 
 
 def _header_problem(file: Path) -> str | None:

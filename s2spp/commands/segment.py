@@ -62,7 +62,14 @@ def segment(
     from s2spp.overlay import overlay as draw
     from s2spp.video import VideoWriter, open_frames
     from service.client.images import labels_of
-    from service.core.errors import ModelMismatch, S2sppError, SessionExpired, SessionRolledBack, SessionUnknown
+    from service.core.errors import (
+        InvalidInput,
+        ModelMismatch,
+        S2sppError,
+        SessionExpired,
+        SessionRolledBack,
+        SessionUnknown,
+    )
 
     if resume and (server is None or overlay is not None):
         raise ValueError("--resume goes with --server, whose session it takes up, and without --overlay")
@@ -136,9 +143,12 @@ def segment(
                 done, here = done + 1, here + 1
                 progress.update(task, completed=done, fps=here / (time.perf_counter() - started))
         except BaseException as error:
-            gone = isinstance(error, SessionUnknown | SessionExpired | SessionRolledBack | ModelMismatch)
-            if (left.written or begun is not None) and not gone:
+            # The session is gone, or it has taken the index of a frame that it refused.
+            ended = SessionUnknown | SessionExpired | SessionRolledBack | ModelMismatch | InvalidInput
+            if (left.written or begun is not None) and not isinstance(error, ended):
                 Console(stderr=True).print(f"interrupted after {done} masks; the same command with --resume goes on")
+            if isinstance(error, S2sppError) and "frame_index" in error.metadata:
+                raise ValueError(f"{opened.where(int(error.metadata['frame_index']))}, {error}") from error
             raise
         progress.update(task, total=done)
         if server is not None:

@@ -7,7 +7,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from s2spp.v1 import segmentation_pb2 as pb
-from service.core.errors import InputTooLarge, S2sppError, Unavailable, error_from_reason
+from service.core.errors import InputTooLarge, S2sppError, Unavailable, error_from_reason, error_of_frame
 
 
 def error_from_status(status: status_pb2.Status) -> S2sppError:
@@ -20,10 +20,7 @@ def error_from_status(status: status_pb2.Status) -> S2sppError:
 
 
 def error_from_frame(answer: pb.FrameError) -> S2sppError:
-    """Says which frame it was, in words and as `metadata["frame_index"]`."""
-    error = error_from_status(answer.status)
-    metadata = error.metadata | {"frame_index": str(answer.frame_index)}
-    return error_from_reason(error.reason, f"frame {answer.frame_index}: {error.message}", metadata)
+    return error_of_frame(error_from_status(answer.status), answer.frame_index)
 
 
 def error_from_call(error: grpc.RpcError, target: str) -> S2sppError:

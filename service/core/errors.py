@@ -138,6 +138,12 @@ def _all_errors(root: type[S2sppError]) -> dict[str, type[S2sppError]]:
     return found
 
 
+def error_of_frame(error: S2sppError, frame_index: int) -> S2sppError:
+    """The same, saying which frame it was, in words and as `metadata["frame_index"]`."""
+    metadata = error.metadata | {"frame_index": str(frame_index)}
+    return error_from_reason(error.reason, f"frame {frame_index}: {error.message}", metadata)
+
+
 def error_from_reason(reason: str, message: str, metadata: dict[str, str]) -> S2sppError:
     """Rebuild an error from its reason word: how the SDK and a restored outbox get the class back."""
     if reason == Overloaded.reason:
