@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s2spp.words import counted
+from service.client.images import labels_of
 
 _NAME = "session.json"
 _MASKS = "[0-9]" * 5 + ".png"
 
 
+@dataclass(frozen=True)
+class Note:
+    """The session, the last frame whose mask is there, and `digest_of` the video's first frame (None: an earlier
+    version did not note it)."""
+
+    session: str
+    through: int
+    first_frame: str | None = None
+
+    def refuse_other_video(self, source: str, first: NDArray[np.uint8] | None) -> None:
+        """Raises ValueError: `first` is not the frame that the session was begun with."""
+        if self.first_frame is not None and (first is None or digest_of(first) != self.first_frame):
+            raise ValueError(
+                f"{source} does not begin with the frame that the interrupted run began with: give that run's video to "
+                "go on with it, or leave --resume out and choose another folder for -o to begin anew"
+            )
+
+
+def digest_of(frame: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(str(frame.shape).encode() + frame.tobytes()).hexdigest()
+
+
 class LeftSession:
-    """The note in the folder `out`: the session, and the last frame whose mask this run has written."""
+    """The note in the folder `out`, as this run writes it."""
 
     def __init__(self, out: Path) -> None:
         self._out, self._path = out, out / _NAME
@@ -35,20 +65,31 @@ class LeftSession:
             )
         if self.masks:
             raise ValueError(
-                f"{self._out} holds {self.masks} masks of another run: choose another folder for -o, or delete them"
+                f"{self._out} holds {counted(self.masks, 'mask')} of another run: choose another folder for -o, or "
+                "empty this one"
             )
 
-    def write(self, session: str, frame_index: int) -> None:
+    def refuse_other_mask(self, given: Path, labels: NDArray[np.uint8]) -> None:
+        """Raises ValueError: the first mask in the folder, which is the one that its run was given, has not these
+        `labels`."""
+        first = self._out / "00000.png"
+        if first.exists() and not np.array_equal(labels_of(first), labels):
+            raise ValueError(
+                f"{given} is not the mask that the run in {self._out} was begun with: give that one, or a copy of "
+                f"{first}, to go on with it, or leave --resume out and choose another folder for -o to begin anew"
+            )
+
+    def write(self, note: Note) -> None:
         draft = self._path.with_suffix(".partial")
-        draft.write_text(json.dumps({"session": session, "through": frame_index}))
+        draft.write_text(json.dumps(asdict(note)))
         draft.replace(self._path)
         self.written = True
 
-    def read(self) -> tuple[str, int]:
-        """The session, and the last frame whose mask is there. Raises ValueError: there is none."""
+    def read(self) -> Note:
+        """Raises ValueError: there is none."""
         try:
             note = json.loads(self._path.read_text())
-            return str(note["session"]), int(note["through"])
+            return Note(str(note["session"]), int(note["through"]), note.get("first_frame"))
         except FileNotFoundError:
             raise ValueError(
                 f"{self._out} holds no interrupted run (there is no {_NAME}): leave --resume out, and name a folder "

@@ -37,7 +37,7 @@ class FrameSource:
     """Frames that are decoded as they are asked for. Iterating again starts again (a camera: only once).
 
     `length` is None where it is not known before the end; for a video it is what the file's header claims.
-    `fps` is None for images.
+    `fps` is None for images. `live`: a camera.
     """
 
     name: str
@@ -45,6 +45,7 @@ class FrameSource:
     fps: float | None
     _read: Callable[[], Iterator[tuple[str, Frame]]]
     _files: Sequence[Path] = ()
+    live: bool = False
 
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
         """(name, frame) in order; the name is the image file's, without suffix, else the frame's number."""
@@ -209,7 +210,7 @@ def _open_camera(number: int) -> FrameSource:
         finally:
             capture.release()
 
-    return FrameSource(f"camera:{number}", None, capture.get(cv2.CAP_PROP_FPS) or None, read)
+    return FrameSource(f"camera:{number}", None, capture.get(cv2.CAP_PROP_FPS) or None, read, live=True)
 
 
 # ---------------------------------------------------------------- writing

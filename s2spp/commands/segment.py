@@ -58,9 +58,10 @@ def segment(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from s2spp.labels import save_labels
-    from s2spp.left_session import LeftSession
+    from s2spp.left_session import LeftSession, Note, digest_of
     from s2spp.overlay import overlay as draw
     from s2spp.video import VideoWriter, open_frames
+    from s2spp.words import counted
     from service.client.images import labels_of
     from service.core.errors import (
         InvalidInput,
@@ -83,17 +84,25 @@ def segment(
     if not resume:
         left.refuse_if_used()
     first_mask = mask.read_bytes()
-    labels_of(first_mask)  # Says what is wrong with it before a model is loaded.
+    labels = labels_of(first_mask)  # Says what is wrong with it before a model is loaded.
+    if resume:
+        left.refuse_other_mask(mask, labels)
     opened = open_frames(source)
     length = opened.length if frames is None else min(frames, opened.length or frames)
     if resume and not left.there and left.masks == length:
-        Console().print(f"nothing is left to do: {length} masks in {out}")
+        Console().print(f"nothing is left to do: {counted(left.masks, 'mask')} in {out}")
         return
     begun = left.read() if resume else None
+    if begun is not None and not opened.live:
+        begun.refuse_other_video(source, next((frame for _, frame in opened), None))
+    first_frame = begun.first_frame if begun is not None else None
     held: dict[int, NDArray[np.uint8]] = {}
 
     def read() -> Iterator[NDArray[np.uint8]]:
+        nonlocal first_frame
         for index, (_, frame) in enumerate(islice(opened, frames)):
+            if index == 0 and begun is None:
+                first_frame = digest_of(frame)
             if overlay is not None:
                 held[index] = frame
             yield frame
@@ -114,8 +123,8 @@ def segment(
                 left.clear()
                 results = client.track(read(), first_mask, keep_session=True)
             else:
-                session, done = begun[0], begun[1] + 1
-                results = client.resume(session, read(), begun[1], keep_session=True)
+                done = begun.through + 1
+                results = client.resume(begun.session, read(), begun.through, keep_session=True)
         progress = stack.enter_context(
             Progress(
                 TextColumn("segmenting"),
@@ -133,7 +142,7 @@ def segment(
             for result in results:
                 save_labels(out / f"{result.frame_index:05d}.png", result.labels)
                 if result.session:
-                    left.write(result.session, result.frame_index)
+                    left.write(Note(result.session, result.frame_index, first_frame))
                 if overlay is not None:
                     frame = held.pop(result.frame_index)
                     if video is None:
@@ -146,13 +155,15 @@ def segment(
             # The session is gone, or it has taken the index of a frame that it refused.
             ended = SessionUnknown | SessionExpired | SessionRolledBack | ModelMismatch | InvalidInput
             if (left.written or begun is not None) and not isinstance(error, ended):
-                Console(stderr=True).print(f"interrupted after {done} masks; the same command with --resume goes on")
+                Console(stderr=True).print(
+                    f"interrupted after {counted(done, 'mask')}; the same command with --resume goes on"
+                )
             if isinstance(error, S2sppError) and "frame_index" in error.metadata:
                 raise ValueError(f"{opened.where(int(error.metadata['frame_index']))}, {error}") from error
             raise
         progress.update(task, total=done)
         if server is not None:
             with suppress(S2sppError):  # it expires by itself
-                client.delete_session(left.read()[0])
+                client.delete_session(left.read().session)
             left.clear()
-    Console().print(f"{done} masks in {out}" + (f", overlay in {overlay}" if overlay else ""))
+    Console().print(f"{counted(done, 'mask')} in {out}" + (f", overlay in {overlay}" if overlay else ""))

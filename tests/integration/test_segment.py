@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,3 +106,55 @@ def test_a_frame_of_another_size_is_named(
         followed(str(frames), first, tmp_path / "masks")
     assert _masks(tmp_path / "masks") == ["00000", "00001", "00002"]
     assert "--resume" not in capsys.readouterr().err, "the session has no place for another frame 3"
+
+
+@pytest.fixture
+def left(tmp_path: Path, first: Path, server: EmbeddedServer) -> Path:
+    """Where an interrupted run has left its masks, two of `video`'s six."""
+    frames = _folder(tmp_path / "video", 6)
+    whole = (frames / "00002.png").read_bytes()
+    (frames / "00002.png").write_bytes(whole[:60])  # its head alone
+    with pytest.raises(ValueError, match=r"00002\.png cannot be read"):
+        segment(str(frames), first, tmp_path / "masks", server=server.grpc)
+    (frames / "00002.png").write_bytes(whole)
+    return tmp_path / "masks"
+
+
+def test_another_mask_or_video_than_the_run_was_begun_with_is_refused(
+    tmp_path: Path, first: Path, left: Path, server: EmbeddedServer
+) -> None:
+    frames, other = tmp_path / "video", _mask(tmp_path / "other.png", np.s_[30:40, 40:60])
+    video = _folder(tmp_path / "another", 7)
+    (video / "00000.png").unlink()
+    before = {path: path.read_bytes() for path in left.iterdir()}
+    with pytest.raises(ValueError, match=r"other\.png is not the mask .* begun with: .* choose another folder"):
+        segment(str(frames), other, left, server=server.grpc, resume=True)
+    with pytest.raises(ValueError, match=r"another does not begin with the frame .* began with: .* another folder"):
+        segment(str(video), first, left, server=server.grpc, resume=True)
+    assert {path: path.read_bytes() for path in left.iterdir()} == before
+    again = _mask(tmp_path / "again.png", np.s_[10:30, 10:30])
+    segment(str(frames), again, left, server=server.grpc, resume=True)
+    assert len(_masks(left)) == 6 and not (left / "session.json").exists()
+    # Where nothing is left to do, too.
+    with pytest.raises(ValueError, match=r"other\.png is not the mask"):
+        segment(str(frames), other, left, server=server.grpc, resume=True)
+
+
+def test_what_an_earlier_version_left_is_gone_on_with(
+    tmp_path: Path, first: Path, left: Path, server: EmbeddedServer
+) -> None:
+    note = json.loads((left / "session.json").read_text())
+    del note["first_frame"]
+    (left / "session.json").write_text(json.dumps(note))
+    segment(str(tmp_path / "video"), first, left, server=server.grpc, resume=True)
+    assert len(_masks(left)) == 6
+
+
+def test_one_mask_is_no_masks(
+    tmp_path: Path, first: Path, followed: Segment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = _folder(tmp_path / "frames", 3)
+    followed(str(frames), first, tmp_path / "masks", frames=1)
+    assert capsys.readouterr().out.startswith("1 mask in ")
+    with pytest.raises(ValueError, match="holds 1 mask of another run"):
+        followed(str(frames), first, tmp_path / "masks")
