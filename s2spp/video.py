@@ -63,7 +63,7 @@ def open_frames(source: str | Path | int) -> FrameSource:
 
     Raises:
         FileNotFoundError: there is no such file or folder.
-        ValueError: not a video, no image in the folder, or images that cannot be read (they are listed).
+        ValueError: not a video, no image in the folder, or images that cannot be read (they are listed); an address.
         OSError: there is no such camera.
     """
     camera = re.fullmatch(r"(?:camera:)?(\d+)", str(source))
@@ -72,6 +72,11 @@ def open_frames(source: str | Path | int) -> FrameSource:
     path = Path(str(source))
     if path.is_dir():
         return _open_images(path, _images_of(path))
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", str(source)):
+        raise ValueError(
+            f"{source}: addresses are not read, only a video file, a folder of images, or a camera of this machine "
+            "(camera:0); save it as a file first (ffmpeg -i ADDRESS -c copy video.mp4)"
+        )
     if not path.exists():
         raise FileNotFoundError(
             f"{path}: no such file or folder; give a video, a folder of images, or camera:0 for a camera"

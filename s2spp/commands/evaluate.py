@@ -46,7 +46,7 @@ def evaluate(
     ] = "plain",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the table here too.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the predicted masks here: OUT/SEQUENCE/00000.png.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write an HTML page with overlays here.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML page with overlays here: NAME.html.")] = None,
     train_meta: Annotated[
         Path | None,
         typer.Option(help="YouTube-VOS: this meta.json's categories are seen. Default: SPLIT/../train/meta.json."),
@@ -83,6 +83,8 @@ def evaluate(
         raise ValueError("--way goes with --checkpoint: what is served is plain")
     if loop and out:
         raise ValueError("--out writes a mask per frame of the video itself: leave --loop out")
+    if report is not None and report.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--report writes an HTML page, NAME.html; got {report}")
     console = Console()
     dataset = open_dataset(data, split)
     dataset.sequences = [_shaped(video, loop, crop) for video in dataset.sequences]

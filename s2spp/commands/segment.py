@@ -24,7 +24,7 @@ def segment(
         Path, typer.Option("--mask", "-m", help="First frame's mask: indexed PNG (pixel = object id), or 0/255.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the masks: 00000.png, 00001.png, ...")],
-    overlay: Annotated[Path | None, typer.Option(help="Write a video with the masks drawn on it (mp4).")] = None,
+    overlay: Annotated[Path | None, typer.Option(help="Write a video with the masks drawn on it: NAME.mp4.")] = None,
     server: Annotated[
         str | None, typer.Option(help="host:port of a server's gRPC. Default: run the model in this process.")
     ] = None,
@@ -74,6 +74,10 @@ def segment(
 
     if resume and (server is None or overlay is not None):
         raise ValueError("--resume goes with --server, whose session it takes up, and without --overlay")
+    if overlay is not None and overlay.suffix.lower() != ".mp4":
+        raise ValueError(f"--overlay writes an mp4 video, NAME.mp4; got {overlay}")
+    if overlay is not None and overlay.resolve() == Path(source).resolve():
+        raise ValueError(f"{overlay} is the video that is read, and would be written over; choose another --overlay")
     if mask.resolve().parent == out.resolve():
         raise ValueError(
             f"{out} holds the mask that was given, and would be written over; choose another folder for -o"

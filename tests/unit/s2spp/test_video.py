@@ -130,6 +130,14 @@ def test_a_missing_source_is_told(tmp_path: Path) -> None:
         open_frames(tmp_path / "nowhere.mp4")
 
 
+@pytest.mark.parametrize("address", ["rtsp://127.0.0.1:9/x", "https://host/video.mp4", "file:///video.mp4"])
+def test_an_address_is_told_what_is_read_instead(address: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"^{address}: addresses are not read, only a video file, a folder .*camera:0"
+    ):
+        open_frames(address)
+
+
 def test_writing_where_one_cannot_is_told_before_any_frame(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file" / "out.mp4"):
