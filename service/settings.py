@@ -104,7 +104,11 @@ class Settings(BaseSettings):
         "dot products, else s2spp-light",
     )
     provider: Literal["cpu", "cuda"] = Field("cpu", description="Where the model runs")
-    threads: int = Field(0, ge=0, description="Cores for the model on a CPU; 0: all that the process may use")
+    threads: int = Field(
+        0,
+        ge=0,
+        description="Cores for the model on a CPU; 0: all that the process may use; four times those at most",
+    )
 
     max_image_bytes: PositiveInt = Field(3 << 25, description="Largest frame or mask, in bytes as sent")
     max_pixels: PositiveInt = Field(1 << 25, description="Largest frame or mask, in pixels")

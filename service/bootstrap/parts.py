@@ -10,11 +10,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+from s2spp.words import counted
 from service.batching import BatchingQueue
 from service.core.ports import Clock, EngineObserver, Runtime, SessionStore
 from service.engine import EngineLimits, LocalEngine
 from service.imaging import ImageLimits
-from service.settings import Settings
+from service.settings import Settings, SettingsError
 
 if TYPE_CHECKING:  # serving alone needs them, and traces alone OpenTelemetry
     from service.store.calls import AnyRedis
@@ -24,6 +25,8 @@ _log = logging.getLogger(__name__)
 # A CPU gains nothing from more, its runs being side by side.
 FRAMES_IN_A_RUN = {"cpu": 1, "cuda": 64}
 """By provider; beside it, a run has at most `Settings.max_batch` objects."""
+# Threads: beyond, a frame takes seconds.
+_MOST_PER_CORE = 4
 
 
 class CannotServe(OSError):
@@ -31,7 +34,7 @@ class CannotServe(OSError):
 
 
 def load_runtime(settings: Settings) -> Runtime:
-    """The model, checked and warmed up. Blocks. Raises BundleError (a ValueError)."""
+    """The model, checked and warmed up. Blocks. Raises BundleError and SettingsError (each a ValueError)."""
     from service.runtime import AUTO, FLOAT, StoredStepError, suitable
 
     if settings.bundle != AUTO:
@@ -53,9 +56,13 @@ def _ready(settings: Settings, bundle: str, why: str) -> Runtime:
     runtime: OnnxRuntime | DeviceRuntime
     if settings.provider == "cpu":
         if settings.threads > (there := cores()):
-            _log.warning(
-                "S2SPP_THREADS=%d, and this process may use %d: runs hold each other up", settings.threads, there
+            # Either may have said so.
+            told = (
+                f"--threads or S2SPP_THREADS is {settings.threads}, and this process may use {counted(there, 'core')}"
             )
+            if settings.threads > _MOST_PER_CORE * there:
+                raise SettingsError(f"{told}: give {there}, or 0 for all that there are")
+            _log.warning("%s: runs hold each other up", told)
         runtime = OnnxRuntime(loaded, settings.threads, why)
     else:
         runtime = DeviceRuntime(loaded, why, max_batch=min(settings.max_batch, FRAMES_IN_A_RUN["cuda"]))
