@@ -143,5 +143,5 @@ def recipe(name: str) -> NetworkConfig:
     """A network by name; NAME@small is the same variant at the size of `small`."""
     base, at, size = name.partition("@")
     if base not in RECIPES or size not in ("", "small") or at != "@" * bool(size):
-        raise ValueError(f"no recipe {name!r}; there are {', '.join(sorted(RECIPES))}, and each as NAME@small")
+        raise ValueError(f"no network {name!r}; there are {', '.join(sorted(RECIPES))}, and each as NAME@small")
     return small(RECIPES[base]()) if size else RECIPES[base]()

@@ -241,4 +241,6 @@ def smoke() -> TrainConfig:
     )
 
 
+GOES_ON = frozenset({light_cpu_refine.__name__})
+"""Recipes that begin with the weights of a trained network."""
 TRAIN_RECIPES = {recipe.__name__: recipe for recipe in (light_cpu, light_cpu_refine, light_gpu, paper_gpu, smoke)}

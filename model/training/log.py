@@ -46,13 +46,13 @@ class TrainLog:
             TextColumn("training"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}"),
+            TextColumn("{task.fields[loss]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
         )
-        self._task = self._progress.add_task("train", total=steps, completed=first, loss=float("nan"))
+        self._task = self._progress.add_task("train", total=steps, completed=first, loss="")
 
     def __enter__(self) -> TrainLog:
         if self.enabled:
@@ -105,7 +105,7 @@ class TrainLog:
         step, rate = self._last
         means = {name: sum(t[name] for t in self._window) / len(self._window) for name in self._window[0]}
         self._window.clear()
-        self._progress.update(self._task, loss=means["total"])
+        self._progress.update(self._task, loss=f"loss {means['total']:.4f}")
         for name, value in means.items():
             self._writer.add_scalar(f"loss/{name}", value, step)
         self._writer.add_scalar("learning_rate", rate, step)

@@ -21,7 +21,7 @@ def ablate(
     out: Annotated[Path, typer.Option(help="Folder of the runs and their results.")] = Path("runs/ablation"),
     steps: Annotated[int, typer.Option(help="Training steps of each row.", min=1, metavar="N")] = 1500,
     max_minutes: Annotated[
-        float | None, typer.Option(help="Stop after so long; the same command goes on later.")
+        float | None, typer.Option(min=0, metavar="N", help="Stop after so long; the same command goes on later.")
     ] = None,
     only: Annotated[
         list[str] | None,

@@ -29,7 +29,8 @@ def train(
         typer.Option(help="Start from the weights of this checkpoint or bundle folder; those that fit are taken."),
     ] = None,
     max_minutes: Annotated[
-        float | None, typer.Option(help="Stop after so long and save; the same command goes on later.")
+        float | None,
+        typer.Option(min=0, metavar="N", help="Stop after so long and save; the same command goes on later."),
     ] = None,
     devices: Annotated[int, typer.Option(help="GPUs (or CPU processes) to train on.")] = 1,
     workers: Annotated[int, typer.Option(help="Processes that prepare clips.")] = 1,
@@ -52,7 +53,7 @@ def train(
 
     from model.recipes import RECIPES
     from model.recipes import recipe as network_recipe
-    from model.training.config import TRAIN_RECIPES
+    from model.training.config import GOES_ON, TRAIN_RECIPES
     from model.training.loop import RunOptions
     from model.training.loop import train as run
 
@@ -65,6 +66,12 @@ def train(
         return
     if recipe not in TRAIN_RECIPES:
         raise ValueError(f"no training recipe {recipe!r}; there are {', '.join(TRAIN_RECIPES)}")
+    begun = resume and (out / "checkpoint.pt").exists()
+    if recipe in GOES_ON and init_from is None and not begun:
+        raise ValueError(
+            f"{recipe} goes on from a trained network: name its checkpoint or bundle with --init-from, such as "
+            "--init-from runs/light/checkpoint.pt or --init-from bundles/s2spp-light"
+        )
     config = TRAIN_RECIPES[recipe]()
     if network is not None:
         config = replace(config, network=network)

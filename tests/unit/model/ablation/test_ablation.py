@@ -43,7 +43,7 @@ def test_the_small_networks_differ_as_the_rows_of_the_paper_do() -> None:
         (small["base"].encoder, small["base"].decoder, small["base"].cell)
     }
     for wrong in ("base@large", "base@", "nothing@small", "@small"):
-        with pytest.raises(ValueError, match="no recipe"):
+        with pytest.raises(ValueError, match="no network"):
             recipe(wrong)
 
 

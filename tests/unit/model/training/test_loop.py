@@ -24,6 +24,7 @@ from model.network import S2Spp, encoders
 from model.training import loop
 from model.training.checkpoint import Checkpoint
 from model.training.config import TRAIN_RECIPES, SourceConfig, TrainConfig
+from model.training.log import TrainLog
 from model.training.loop import RunOptions, TrainResult, _optimizer, learning_rate, train
 from model.training.losses import ClipLoss
 
@@ -442,3 +443,12 @@ def test_stages_that_cannot_be_trained_are_refused_at_the_start(
         train(later, options(photos, tmp_path))
     with pytest.raises(ValueError, match="precision"):
         train(replace(config, precision="16-mixed"), options(photos, tmp_path))  # type: ignore[arg-type]
+
+
+def test_there_is_no_loss_before_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with TrainLog(tmp_path, 20, 0, enabled=True):
+        pass
+    assert "0/20" in (said := capsys.readouterr().err) and "nan" not in said and "loss" not in said
+    with TrainLog(tmp_path, 20, 0, enabled=True) as log:
+        log.step(0, 0.25, {}, 1e-3)
+    assert "loss 0.2500" in capsys.readouterr().err
