@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ FORMAT = 3
 GRAPHS = ("init.onnx", STEP, ENCODE, RECUR)
 FILES = (*GRAPHS, WEIGHTS)
 MANIFEST = "manifest.json"
+Say = Callable[[str], None]
 # Sides of the grid in multiples of the model's own; far beyond any pixel budget.
 _LONGEST = 64
 
@@ -50,19 +51,25 @@ class ExportReport:
     parity: list[Parity]
 
 
-def export_bundle(checkpoint: Checkpoint, folder: Path, name: str, card: Card) -> ExportReport:
-    """Write the bundle `folder`, or replace it in one step; other files in it (a model card) stay. Raises
-    ValueError, changing nothing, when torch and onnxruntime disagree or `folder` holds something else."""
+def export_bundle(
+    checkpoint: Checkpoint, folder: Path, name: str, card: Card, say: Say = lambda stage: None
+) -> ExportReport:
+    """Write the bundle `folder`, or replace it in one step; other files in it (a model card) stay. Each stage, which
+    may take half a minute, is told to `say` as it begins. Raises ValueError, changing nothing, when torch and
+    onnxruntime disagree or `folder` holds something else."""
     network = checkpoint.model()
     round_weights(network)
     with write_beside(folder.absolute()) as work:
-        shapes = _write_graphs(network, work)
+        shapes = _write_graphs(network, work, say)
+        say("cutting the step in halves, sharing weights")
         complete(work)
         names = state_names(network)
+        say("comparing with torch, over a clip of one object and of five")
         parity = check_parity(network, work)
         if not all(result.holds for result in parity):
             raise ValueError(f"no bundle written: torch and onnxruntime disagree: {parity}")
         manifest = _manifest(checkpoint, name, names, shapes) | asdict(card)
+        say("storing a step to check machines by")
         digest, megabytes = seal(work, manifest)
     return ExportReport(folder, digest, megabytes, parity)
 
@@ -116,7 +123,7 @@ def write_beside(folder: Path, made_of: Path | None = None) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _write_graphs(network: S2Spp, work: Path) -> list[tuple[int, int]]:
+def _write_graphs(network: S2Spp, work: Path, say: Say) -> list[tuple[int, int]]:
     """Both graphs into `work`; (channels, stride) of every state."""
     config = network.config
     changing, constant = state_names(network)
@@ -138,6 +145,7 @@ def _write_graphs(network: S2Spp, work: Path) -> list[tuple[int, int]]:
         cells = config.multiple // stride
         return {0: leading, axis: cells * tall, axis + 1: cells * wide}
 
+    say("tracing init.onnx, which opens a session")
     write_onnx(
         init,
         (frame, mask, row),
@@ -145,6 +153,7 @@ def _write_graphs(network: S2Spp, work: Path) -> list[tuple[int, int]]:
         (grid(frames, 1), grid(objects, 1), {0: objects}),
         work / "init.onnx",
     )
+    say("tracing step.onnx, which takes a frame")
     write_onnx(
         StepGraph(network, changing, constant),
         (frame, row, *examples),

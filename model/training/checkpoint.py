@@ -38,7 +38,7 @@ class Checkpoint:
 
     @staticmethod
     def load(path: Path) -> Checkpoint:
-        """Raises FileNotFoundError, or ValueError for a file that is not such a checkpoint."""
+        """Raises OSError for a file that cannot be read, or ValueError for one that is not such a checkpoint."""
         try:
             data = torch.load(path, map_location="cpu", weights_only=True)
             return Checkpoint(
@@ -48,10 +48,13 @@ class Checkpoint:
                     "train": TrainConfig.from_dict(data["train"]),
                 }
             )
-        except FileNotFoundError:
+        except OSError:
             raise
         except Exception as error:
-            raise ValueError(f"{path} is not an s2spp checkpoint: {error}") from error
+            # torch's own words are advice to its programmers, and how to read files that may run code.
+            raise ValueError(
+                f"{path} is not an s2spp checkpoint, or a damaged one: `s2spp train` writes them, OUT/checkpoint.pt"
+            ) from error
 
     def model(self) -> S2Spp:
         """The network in evaluation mode, with the averaged weights where there are any. ValueError where they are of

@@ -27,17 +27,21 @@ def export(
         s2spp export runs/light/checkpoint.pt -o bundles/s2spp-light --scores tune.json
     """
     from rich import print as show
+    from rich.console import Console
 
     from model.export import export_bundle
     from model.export.bundle import Card
     from model.training.checkpoint import Checkpoint
     from s2spp.score_tables import read_scores
+    from s2spp.words import counted
 
     measured = read_scores(scores, checkpoint, out, name or out.name) if scores is not None else {}
-    report = export_bundle(Checkpoint.load(checkpoint), out, name or out.name, Card(training_data, licence, measured))
+    card = Card(training_data, licence, measured)
+    say = Console(stderr=True, highlight=False, soft_wrap=True).print
+    report = export_bundle(Checkpoint.load(checkpoint), out, name or out.name, card, say)
     for parity in report.parity:
         show(
-            f"parity with torch, {parity.batch} object(s), {parity.frames} frames: probability differs by at most "
-            f"{parity.probability:.1e}, masks in {parity.pixels:.3%} of pixels"
+            f"parity with torch, {counted(parity.batch, 'object')}, {parity.frames} frames: probability differs by at "
+            f"most {parity.probability:.1e}, masks in {parity.pixels:.3%} of pixels"
         )
     show(f"[bold]{report.folder}[/]: {report.megabytes:.1f} MB, digest {report.digest[:16]}")

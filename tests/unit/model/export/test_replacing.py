@@ -52,7 +52,7 @@ def former(tmp_path: Path) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs and parity that cost nothing: what is tested here is what happens around them."""
 
-    def write(network: Any, work: Path) -> list[tuple[int, int]]:
+    def write(network: Any, work: Path, say: bundle.Say) -> list[tuple[int, int]]:
         for part in ("init.onnx", "step.onnx"):
             (work / part).write_text(f"new {part}")
         return [(12, 32), (12, 32), (8, 16), (8, 16)]
@@ -75,7 +75,7 @@ def test_a_graph_that_computes_something_else_is_refused(
 ) -> None:
     """One convolution of one graph has `weight` everywhere."""
 
-    def write(network: Any, work: Path) -> list[tuple[int, int]]:
+    def write(network: Any, work: Path, say: bundle.Say) -> list[tuple[int, int]]:
         for name in ("init.onnx", "step.onnx"):
             # Weights inside, as an export has them at this point.
             onnx.save(onnx.load(plain[1].folder / name), work / name)
@@ -222,3 +222,26 @@ def test_whoever_looks_sees_one_whole_folder_even_after_a_kill(tmp_path: Path) -
 def _read_at(view: int, name: str) -> str:
     with open(os.open(name, os.O_RDONLY, dir_fd=view)) as file:
         return file.read()
+
+
+@pytest.mark.usefixtures("tiny_vgg")
+def test_every_stage_is_told_as_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command prints them: an export takes a minute or two."""
+    there: list[tuple[str, set[str]]] = []
+    work = tmp_path / ".bundle.partial"
+
+    def note(stage: str) -> None:
+        there.append((stage.split()[0], {path.suffix for path in work.iterdir()}))
+
+    monkeypatch.setattr(bundle, "write_onnx", lambda *args: args[-1].write_bytes(b"graph"))
+    monkeypatch.setattr(bundle, "complete", lambda work: (work / "weights.bin").touch())
+    monkeypatch.setattr(bundle, "check_parity", lambda *args: [])
+    monkeypatch.setattr(bundle, "seal", lambda *args: ("0" * 64, 1.0))
+    export_bundle(checkpoint_of(tiny()), tmp_path / "bundle", "new", CARD, note)
+    assert there == [
+        ("tracing", set()),
+        ("tracing", {".onnx"}),
+        ("cutting", {".onnx"}),
+        ("comparing", {".onnx", ".bin"}),
+        ("storing", {".onnx", ".bin"}),
+    ]

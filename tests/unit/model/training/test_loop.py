@@ -267,8 +267,13 @@ def test_killed_while_saving_keeps_the_former_checkpoint(
 
 def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(b"not one")
-    with pytest.raises(ValueError, match=r"checkpoint\.pt is not an s2spp checkpoint"):
-        Checkpoint.load(tmp_path / "checkpoint.pt")
+    torch.save({"weights": {}}, tmp_path / "another.pt")
+    for name in ("checkpoint.pt", "another.pt"):
+        with pytest.raises(ValueError, match=rf"{name} is not an s2spp checkpoint, .* `s2spp train` writes") as told:
+            Checkpoint.load(tmp_path / name)
+        assert "weights_only" not in str(told.value)
+    with pytest.raises(IsADirectoryError):
+        Checkpoint.load(tmp_path)
     with pytest.raises(FileNotFoundError):
         Checkpoint.load(tmp_path / "missing.pt")
 
