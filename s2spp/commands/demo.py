@@ -117,12 +117,13 @@ def _own_clip(video: str, mask: Path, frames: int) -> Clip:
     from itertools import islice
 
     from s2spp.video import open_frames
+    from s2spp.words import counted
     from service.client.images import labels_of
 
     source = open_frames(video)
     pictures = [frame for _, frame in islice(source, frames)]
     if len(pictures) < 2:
-        raise ValueError(f"{video} has {len(pictures)} frame(s); there is nothing to follow an object through")
+        raise ValueError(f"{video} has {counted(len(pictures), 'frame')}; there is nothing to follow an object through")
     return Clip(pictures, [_jpeg(frame) for frame in pictures], labels_of(mask.read_bytes()), None, source.fps or 24.0)
 
 

@@ -43,13 +43,14 @@ def quantise(
     from model.export.int8 import quantise_bundle
     from s2spp.evaluation import open_dataset
     from s2spp.score_tables import read_scores
+    from s2spp.words import counted
 
     sequences = trainable(open_dataset(data, split).sequences)
     if not sequences:
         raise ValueError(f"{data}: only videos of the tune split, which scores models and calibrates none")
     ends = np.linspace(0, len(sequences) - 1, min(videos, len(sequences)))
     picked = [sequences[round(place)] for place in ends]
-    show(f"calibrating on {len(picked)} videos: {', '.join(sequence.name for sequence in picked)}")
+    show(f"calibrating on {counted(len(picked), 'video')}: {', '.join(sequence.name for sequence in picked)}")
     measured = read_scores(scores, out, name or out.name) if scores else {}
     report = quantise_bundle(bundle, out, name or out.name, picked, measured)
     show(
