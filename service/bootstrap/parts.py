@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
-from s2spp.words import counted
 from service.batching import BatchingQueue
 from service.core.ports import Clock, EngineObserver, Runtime, SessionStore
 from service.engine import EngineLimits, LocalEngine
@@ -57,9 +56,7 @@ def _ready(settings: Settings, bundle: str, why: str) -> Runtime:
     if settings.provider == "cpu":
         if settings.threads > (there := cores()):
             # Either may have said so.
-            told = (
-                f"--threads or S2SPP_THREADS is {settings.threads}, and this process may use {counted(there, 'core')}"
-            )
+            told = f"--threads or S2SPP_THREADS is {settings.threads}, the cores that this process may use {there}"
             if settings.threads > _MOST_PER_CORE * there:
                 raise SettingsError(f"{told}: give {there}, or 0 for all that there are")
             _log.warning("%s: runs hold each other up", told)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from s2spp.words import counted
 from service.core.errors import Overloaded
 from service.core.ports import Clock, EngineObserver
 from service.core.types import SessionId
@@ -80,9 +79,7 @@ class SessionTable:
         limits = self._limits
         self.make_room_for(client)
         while len(self) + self._permits.total() >= limits.max_sessions:
-            self._evict_one(
-                f"this server takes {counted(limits.max_sessions, 'session')} at a time, and has as many now"
-            )
+            self._evict_one(f"{limits.max_sessions} sessions are served now, which is all this server takes")
         self._permits[client] += 1
         try:
             yield
@@ -95,9 +92,7 @@ class SessionTable:
         most = self._limits.max_client_sessions
         while client and most and sum(each.client == client for each in self) + self._permits[client] >= most:
             self._evict_one(
-                f"this client has {counted(most, 'session')} here, all that one may have "
-                "(S2SPP_MAX_SESSIONS_PER_CLIENT)",
-                client,
+                f"this client has as many sessions here as one may have ({most}, S2SPP_MAX_SESSIONS_PER_CLIENT)", client
             )
 
     def may_go(self, session: Session) -> bool:

@@ -20,7 +20,6 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from s2spp.words import counted
 from service.core import errors
 from service.core.ports import Engine
 from service.core.types import EncodedImage, SessionOptions
@@ -161,8 +160,7 @@ class _Desk:
     def place(self) -> Iterator[None]:
         if self._taken >= self.bounds.at_a_time:
             raise errors.Overloaded(
-                f"this server takes {counted(self._taken, 'video')} at a time, and has as many now; try again in "
-                f"{_RETRY_S:g} s",
+                f"{self._taken} videos are being segmented, which is all at a time; try again in {_RETRY_S:g} s",
                 _RETRY_S,
             )
         self._taken += 1
