@@ -16,7 +16,7 @@ def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_far_more_threads_than_cores_are_refused() -> None:
-    told = r"--threads or S2SPP_THREADS is 5, and this process may use 1 core: give 1, or 0"
+    told = r"--threads or S2SPP_THREADS is 5, the cores that this process may use 1: give 1, or 0"
     with pytest.raises(SettingsError, match=told):
         load_runtime(Settings.load(bundle="s2spp-light", threads=5))
 
