@@ -18,11 +18,11 @@ _NEARLY = 0.9
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):([0-9]{1,5})")
 _OTLP_NAMES = ("S2SPP_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _REDIS, _HTTP = "^(rediss?(-cluster)?|unix)://", "^https?://[^/]"
-_ORIGIN = r"^(\*|null|[a-z][a-z0-9+.-]*://[^/\s]+)$"
+_ORIGIN = r"^(\*|null|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]+)?)$"
 _IN_WORDS = {
     _REDIS: "should begin with redis://, rediss://, unix://, redis-cluster:// or rediss-cluster://",
     _HTTP: "should be http://host:port or https://host:port",
-    _ORIGIN: "should be an origin as browsers name it, https://host or https://host:port without a path, or *",
+    _ORIGIN: "should be an origin as browsers name it, https://host or https://host:port, and no pattern; or *",
 }
 
 
@@ -52,7 +52,8 @@ def _origins(value: object) -> object:
     """As browsers write them: in small letters, nothing behind the host and port."""
     if not isinstance(value, str):
         return value
-    return [each.strip().lower().removesuffix("/") for each in value.split(",") if each.strip()]
+    plain = (each.strip().lower().removesuffix("/") for each in value.split(",") if each.strip())
+    return [re.sub("^(http://.*):80$|^(https://.*):443$", r"\1\2", each) for each in plain]
 
 
 def _host_port(value: str) -> str:

@@ -41,13 +41,6 @@ class Checkpoint:
         """Raises OSError for a file that cannot be read, or ValueError for one that is not such a checkpoint."""
         try:
             data = torch.load(path, map_location="cpu", weights_only=True)
-            return Checkpoint(
-                **{
-                    **data,
-                    "network": NetworkConfig.from_dict(data["network"]),
-                    "train": TrainConfig.from_dict(data["train"]),
-                }
-            )
         except OSError:
             raise
         except Exception as error:
@@ -55,6 +48,16 @@ class Checkpoint:
             raise ValueError(
                 f"{path} is not an s2spp checkpoint, or a damaged one: `s2spp train` writes them, OUT/checkpoint.pt"
             ) from error
+        try:
+            return Checkpoint(
+                **{
+                    **data,
+                    "network": NetworkConfig.from_dict(data["network"]),
+                    "train": TrainConfig.from_dict(data["train"]),
+                }
+            )
+        except Exception as error:
+            raise ValueError(f"{path} is not an s2spp checkpoint, or one of another version ({error!r})") from error
 
     def model(self) -> S2Spp:
         """The network in evaluation mode, with the averaged weights where there are any. ValueError where they are of

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from service.client import TrackedFrame
+    from s2spp.left_session import LeftSession
+    from service.client import Client, TrackedFrame
 
 
 def segment(
@@ -26,7 +27,8 @@ def segment(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the masks: 00000.png, 00001.png, ...")],
     overlay: Annotated[Path | None, typer.Option(help="Write a video with the masks drawn on it: NAME.mp4.")] = None,
     server: Annotated[
-        str | None, typer.Option(help="host:port of a server's gRPC. Default: run the model in this process.")
+        str | None,
+        typer.Option(help="A server's gRPC: host:port, or host (port 50051). Default: run the model in this process."),
     ] = None,
     bundle: Annotated[str | None, typer.Option(help="Bundle folder, name or auto, if run in this process.")] = None,
     threads: Annotated[int, typer.Option(help="Cores for the model; 0: all that there are.")] = 0,
@@ -58,7 +60,7 @@ def segment(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from s2spp.labels import save_labels
-    from s2spp.left_session import LeftSession, Note, digest_of
+    from s2spp.left_session import LeftSession, Note, outline
     from s2spp.overlay import overlay as draw
     from s2spp.video import VideoWriter, open_frames
     from s2spp.words import counted
@@ -66,7 +68,6 @@ def segment(
     from service.core.errors import (
         InvalidInput,
         ModelMismatch,
-        S2sppError,
         SessionExpired,
         SessionRolledBack,
         SessionUnknown,
@@ -106,7 +107,7 @@ def segment(
         nonlocal first_frame
         for index, (_, frame) in enumerate(islice(opened, frames)):
             if index == 0 and begun is None:
-                first_frame = digest_of(frame)
+                first_frame = outline(frame)
             if overlay is not None:
                 held[index] = frame
             yield frame
@@ -155,19 +156,31 @@ def segment(
                     video.write(draw(frame, result.labels))
                 done, here = done + 1, here + 1
                 progress.update(task, completed=done, fps=here / (time.perf_counter() - started))
+        except InvalidInput as error:
+            # The session has taken the index of what it refused: there is no going on.
+            if server is not None:
+                _forget(client, left)
+            if "frame_index" not in error.metadata:
+                raise
+            raise ValueError(f"{opened.where(int(error.metadata['frame_index']))}, {error}") from error
         except BaseException as error:
-            # The session is gone, or it has taken the index of a frame that it refused.
-            ended = SessionUnknown | SessionExpired | SessionRolledBack | ModelMismatch | InvalidInput
-            if (left.written or begun is not None) and not isinstance(error, ended):
+            gone = SessionUnknown | SessionExpired | SessionRolledBack | ModelMismatch
+            if (left.written or begun is not None) and not isinstance(error, gone):
                 Console(stderr=True).print(
                     f"interrupted after {counted(done, 'mask')}; the same command with --resume goes on"
                 )
-            if isinstance(error, S2sppError) and "frame_index" in error.metadata:
-                raise ValueError(f"{opened.where(int(error.metadata['frame_index']))}, {error}") from error
             raise
         progress.update(task, total=done)
         if server is not None:
-            with suppress(S2sppError):  # it expires by itself
-                client.delete_session(left.read().session)
-            left.clear()
+            _forget(client, left)
     Console().print(f"{counted(done, 'mask')} in {out}" + (f", overlay in {overlay}" if overlay else ""))
+
+
+def _forget(client: Client, left: LeftSession) -> None:
+    """The session, here and at the server."""
+    from service.core.errors import S2sppError
+
+    if left.there:
+        with suppress(S2sppError):  # it expires by itself
+            client.delete_session(left.read().session)
+        left.clear()

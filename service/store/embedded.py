@@ -36,7 +36,7 @@ _LOOK_EVERY_S = 0.1
 _LONGEST_PAUSE_S = 10.0
 _STEADY_S = 10.0
 # With less on the disk a Redis is of no use: it ends at the first write that does not fit.
-_ROOM_BYTES, _ROOM_SHARE = 16 << 20, 1 / 8
+_ROOM_BYTES, _ROOM_SHARE = 16_000_000, 1 / 8
 _SLACK_BYTES = 48 << 20
 _SLICE_S = 0.03
 
@@ -134,10 +134,11 @@ class EmbeddedRedis:
         return True
 
     async def _start_again(self, binary: Path) -> None:
-        waited, self._full = self._full, False
+        waited = self._full
         if not waited:
             _log.error("the embedded Redis in %s has died: starting it again; redis.log there says more", self._folder)
         self._process = await RedisProcess.start(binary, self._folder, self._start_timeout_s)
+        self._full = False
         _log.warning("the embedded Redis in %s is back%s", self._folder, ": there is space again" if waited else "")
 
 

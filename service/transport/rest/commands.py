@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from difflib import get_close_matches
 from typing import Annotated
@@ -49,11 +50,12 @@ class CommandIn(_In):
 
     @model_validator(mode="after")
     def _one(self) -> CommandIn:
-        if len(self.model_fields_set) != 1:
+        if sum(said is not None for said in (self.received_through, self.draw, self.remove)) != 1:
             raise ValueError("one of received_through, draw and remove")
         return self
 
 
+_CHANGES = ("draw", "remove")
 _NAMES = (*CommandIn.model_fields, *DrawIn.model_fields)
 
 
@@ -91,6 +93,10 @@ def read_command(text: str) -> CommandIn:
         ) from error
 
 
-def says_draw(text: str) -> bool:
-    """Whether a text that was refused was meant to draw: two images follow it then, as a sender does not wait."""
-    return '"draw' in text[:MOST_TEXT]
+def meant(text: str) -> set[str]:
+    """Which changes a text that was refused was meant to make: `draw`, `remove`."""
+    try:
+        said = json.loads(text[:MOST_TEXT])
+    except ValueError:
+        return {name for name in _CHANGES if f'"{name}"' in text[:MOST_TEXT]}
+    return {name for name in _CHANGES if isinstance(said, dict) and said.get(name) is not None}

@@ -30,7 +30,7 @@ MAX_INDEX = 2**63 - 1  # an int64 everywhere
 
 SessionText = Annotated[
     str,
-    # Documented, not validated: whatever else is there names no session, see below.
+    # Documented, not validated: whatever else is there names no session (parse_session_id).
     Path(description="The id that opening the session returned", json_schema_extra={"pattern": SESSION_ID_PATTERN}),
 ]
 

@@ -8,7 +8,6 @@ import asyncio
 import json
 import logging
 import secrets
-from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -43,7 +42,7 @@ from service.core.types import (
 from service.transport.http.problems import problem, unexpected
 from service.transport.http.stopping import Stopping
 from service.transport.peer import resume_later
-from service.transport.rest.commands import ChangeIn, DrawIn, read_command, says_draw
+from service.transport.rest.commands import ChangeIn, DrawIn, meant, read_command
 from service.transport.rest.schemas import AnswerOut, SessionOut
 from service.transport.rest.sessions import RawHeight, RawWidth, ReceivedThrough, ToldCommitted, session_id
 
@@ -84,9 +83,9 @@ def stream_routes(engine: Engine, window: int, stopping: Stopping) -> APIRouter:
 
 @dataclass
 class _Drawing:
-    """Waits for its two images. `wanted` None: it was refused, and its images must not be taken for frames."""
+    """Waits for its two images."""
 
-    wanted: DrawIn | None
+    wanted: DrawIn
     images: list[EncodedImage] = field(default_factory=list)
 
 
@@ -126,7 +125,9 @@ class _FrameStream:
         self._sent_through = (resumed.answers[0].frame_index if resumed.answers else self._next_index) - 1
         self._received_through = received_through
         self._told_committed = resumed.info.committed_frame
-        self._drawings: deque[_Drawing] = deque()
+        self._drawing: _Drawing | None = None
+        # Images of drawings that were refused, which came with them or are on their way.
+        self._unwanted = 0
         self._numbering_lost = False
         self._pending: asyncio.Queue[_Pending | None] = asyncio.Queue()
         self._slots = asyncio.Semaphore(window)
@@ -171,8 +172,11 @@ class _FrameStream:
         """Its work has started, in the order of the messages; only its answer waits."""
         if data is None:
             return self._command(text or "")
-        if self._drawings:
-            return self._draw(self._drawings[0], data)
+        if self._drawing is not None:
+            return self._draw(self._drawing, data)
+        if self._unwanted:
+            self._unwanted -= 1
+            return None
         index, self._next_index = self._next_index, self._next_index + 1
         return _Pending(index, asyncio.create_task(self._segment(index, data)))
 
@@ -181,18 +185,26 @@ class _FrameStream:
             command = read_command(text)
             if command.received_through is not None:
                 self._acknowledge(command.received_through)
-            elif self._drawings:
+                return None
+            if self._drawing is not None:
                 raise InvalidOption("the two binary messages of the drawing before come first, the frame and the mask")
         except InvalidOption as error:
-            drawn = says_draw(text)
-            if drawn:
-                self._drawings.append(_Drawing(None))
-            return _Pending(None, asyncio.create_task(_refuse(error)), of_change=drawn)
+            return self._refused(text, error)
+        # Messages keep their order: who was told of a refusal and sends this has sent no images, nor will.
+        self._unwanted = 0
         if command.remove is not None:
             return self._change(command.remove, RemoveObject(command.remove.object_id))
         if command.draw is not None:
-            self._drawings.append(_Drawing(command.draw))
+            self._drawing = _Drawing(command.draw)
         return None
+
+    def _refused(self, text: str, error: InvalidOption) -> _Pending:
+        changes = meant(text)
+        if self._drawing is None:
+            self._unwanted = 0
+        if "draw" in changes:
+            self._unwanted += 2
+        return _Pending(None, asyncio.create_task(_refuse(error)), of_change=bool(changes))
 
     def _acknowledge(self, through: int) -> None:
         # What it had when it came may be more than a server has after a crash.
@@ -208,9 +220,7 @@ class _FrameStream:
         drawing.images.append(EncodedImage(data) if drawing.images else self._image(data))
         if len(drawing.images) < 2:
             return None
-        self._drawings.popleft()
-        if drawing.wanted is None:
-            return None
+        self._drawing = None
         frame, mask = drawing.images
         return self._change(drawing.wanted, DrawObjects(frame, mask, drawing.wanted.object_id))
 

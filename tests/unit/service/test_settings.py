@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -72,13 +73,15 @@ def test_an_address_for_gateways_is_host_and_port(monkeypatch: pytest.MonkeyPatc
 
 
 def test_pages_are_named_as_browsers_name_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("S2SPP_CORS_ORIGINS", "https://Page.example/, http://localhost:3000")
+    monkeypatch.setenv("S2SPP_CORS_ORIGINS", "https://Page.example:443/, http://localhost:3000")
     assert Settings.load().cors_origins == ("https://page.example", "http://localhost:3000")
     for good in ("*", "null", "chrome-extension://abc"):
         assert Settings.load(cors_origins=good).cors_origins == (good,)
-    for bad in ("page.example", "https://page.example/live", "https://"):
+    for bad in ("page.example", "https://page.example/live", "https://", "https://*.example", "https://a@b"):
         monkeypatch.setenv("S2SPP_CORS_ORIGINS", f"https://page.example,{bad}")
-        with pytest.raises(SettingsError, match=f"^S2SPP_CORS_ORIGINS={bad.removesuffix('/')}.*: should be an origin"):
+        with pytest.raises(
+            SettingsError, match=f"^S2SPP_CORS_ORIGINS={re.escape(bad.removesuffix('/'))}: should be an origin"
+        ):
             Settings.load()
 
 

@@ -269,7 +269,7 @@ def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(b"not one")
     torch.save({"weights": {}}, tmp_path / "another.pt")
     for name in ("checkpoint.pt", "another.pt"):
-        with pytest.raises(ValueError, match=rf"{name} is not an s2spp checkpoint, .* `s2spp train` writes") as told:
+        with pytest.raises(ValueError, match=rf"{name} is not an s2spp checkpoint, or ") as told:
             Checkpoint.load(tmp_path / name)
         assert "weights_only" not in str(told.value)
     with pytest.raises(IsADirectoryError):

@@ -232,6 +232,9 @@ async def test_a_change_that_cannot_be_made_is_told_in_place(port: int, engine: 
         '{"remove": {"object_id": 0}}',
         '{"received_through": -1}',
         '{"x": 1}',
+        '{"draw": null}',
+        '{"draw": null, "remove": {"object_id": 0}}',
+        '{"x": "\\"draw\\""}',
     ],
 )
 async def test_other_text_is_refused_and_takes_no_index(port: int, text: str) -> None:
@@ -268,6 +271,20 @@ async def test_the_pictures_of_a_drawing_that_is_refused_are_no_frames(
     assert not engine.changes and [call.frame.data for call in engine.calls] == [b"ok"]
 
 
+async def test_a_drawing_is_put_right_after_it_was_refused(port: int, engine: ScriptedEngine) -> None:
+    """By a sender who waits for the answer, and sends no images of what was refused."""
+    async with stream(port) as socket:
+        for _ in range(2):
+            await socket.send('{"draw": {"object_id": 300}}')
+            assert (await answer(socket))[0]["of_change"]
+        await socket.send('{"draw": {"object_id": 30}, "remove": null}')
+        for picture in (b"frame", b"mask", b"ok"):
+            await socket.send(picture)
+        assert "objects" in (await answer(socket))[0]
+        assert (await answer(socket))[1] == b"mask 1"
+    assert [change[3] for change in engine.changes] == [DrawObjects(EncodedImage(b"frame"), EncodedImage(b"mask"), 30)]
+
+
 async def test_masks_are_acknowledged_between_a_drawing_and_its_pictures(port: int, engine: ScriptedEngine) -> None:
     async with stream(port) as socket:
         await socket.send('{"draw": {}}')
@@ -286,7 +303,8 @@ async def test_other_changes_wait_for_the_pictures_of_a_drawing(port: int, engin
         for picture in (b"frame", b"mask of 7", b"frame", b"mask of 8", b"ok"):
             await socket.send(picture)
         for _ in range(2):
-            assert "drawing before" in (await answer(socket))[0]["detail"]
+            problem, _ = await answer(socket)
+            assert "drawing before" in problem["detail"] and problem["of_change"]
         assert "objects" in (await answer(socket))[0]
         assert (await answer(socket))[1] == b"mask 1"
     assert [change[3] for change in engine.changes] == [
