@@ -26,8 +26,9 @@ from model.export.int8_states import states_in_bytes
 from model.export.onnx_files import HALF
 from model.export.stem import widen_stem
 
-# What stands between two convolutions is quantised too, else every one of them would go to float and back.
-_OPERATORS = ["Conv", "Add", "Clip", "Relu", "Concat", "Resize", "Gather", "Transpose", "Reshape"]
+# What stands between two convolutions is quantised too, else every one of them would go to float and back. Gates are
+# split as the bytes that they are, and then go to float: the same to the bit, and a quarter of what is moved.
+_OPERATORS = ["Conv", "Add", "Clip", "Relu", "Concat", "Resize", "Gather", "Transpose", "Reshape", "Split"]
 # The stem's input is (pixel - 128) / 127.5: a scale and a zero point that take the frame's own bytes as they are.
 _STEM_SCALE, _STEM_ZERO = 1 / 127.5, 128
 

@@ -91,6 +91,19 @@ def test_an_objects_features_are_picked_with_a_pixels_channels_together(int8: In
         assert [list(turn.attribute[0].ints) for turn in (to, back)] == [[0, 2, 3, 1], [0, 3, 1, 2]]
 
 
+def test_gates_are_split_as_bytes(int8: Int8Report) -> None:
+    """The runtime leaves out what restores them and rounds them again, by one scale."""
+    graph = onnx.load(int8.folder / "step.onnx").graph
+    made_by = {name: node for node in graph.node for name in node.output}
+    splits = [node for node in graph.node if node.op_type == "Split" and not node.name.startswith("attend")]
+    assert len(splits) == 3
+    for split in splits:
+        restored = made_by[split.input[0]]
+        rounded = [node for name in split.output for node in graph.node if name in node.input]
+        assert [node.op_type for node in (restored, *rounded)] == ["DequantizeLinear", *["QuantizeLinear"] * 4]
+        assert {tuple(node.input[1:]) for node in rounded} == {tuple(restored.input[1:])}
+
+
 @needs_dot_products
 def test_masks_stay_close_to_the_float_ones(light: Exported, int8: Int8Report) -> None:
     """With random weights: a trained network is closer still."""
