@@ -158,7 +158,7 @@ def _start(result: Result) -> Iterable[str]:
 
 
 def _pictured(result: Result) -> str:
-    return ", and memory over one session" if len(result.memory.frames) > 1 else ""
+    return ", and memory over one session" if result.memory.is_a_line else ""
 
 
 def _memory(result: Result) -> Iterable[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from s2spp.benchmark.result import Result
 from s2spp.benchmark.svg import Panel, Series, picture
+from s2spp.words import counted
 
 # Colour, mark. The bare model is what the others are seen by: quiet, dashed, and without marks.
 _LOOKS = {
@@ -29,7 +30,7 @@ def plot(result: Result) -> str:
             for path in paths
         ]
         ticks = [(float(s), str(s)) for s in sessions]
-        title = f"{count} object{'s' if count > 1 else ''} each"
+        title = f"{counted(count, 'object')} each"
         panels.append(Panel(title, "sessions", "frames / s, all sessions", lines, ticks, even=True, width=_WIDTH))
     rows = [panels]
     if memory := _memory(result, max(2, len(panels)) * _WIDTH):
@@ -46,7 +47,7 @@ def _series(path: str, points: list[tuple[float, float]]) -> Series:
 
 def _memory(result: Result, width: float) -> Panel | None:
     memory = result.memory
-    if len(memory.frames) < 2:
+    if not memory.is_a_line:
         return None
     points = [(float(frame), rss) for frame, rss in zip(memory.frames, memory.rss_mb, strict=True)]
     line = Series("memory of the server", points, 1)

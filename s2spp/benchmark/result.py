@@ -110,6 +110,11 @@ class Memory:
     rss_mb: Sequence[float] = ()
 
     @property
+    def is_a_line(self) -> bool:
+        """Enough to be drawn."""
+        return len(self.frames) > 1
+
+    @property
     def growth_mb(self) -> float | None:
         """From frame 500 to the last; None where it was not so long."""
         if SETTLED not in self.frames[:-1]:

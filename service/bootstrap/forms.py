@@ -53,8 +53,7 @@ async def serve(settings: Settings, *, stop_with_stdin: bool = False) -> None:
         stack.enter_context(announced(settings.data_dir, at))
         info = runtime.info
         _log.info("the model is %s (%s)", info.name, info.chosen)
-        where = f"REST {at.http} (try {at.http}/docs), gRPC {at.grpc}{at.elsewhere}"
-        _log.info("s2spp serves %s: %s", info.name, where)
+        _log.info("s2spp serves %s: %s", info.name, at.places)
         await process.told_to_stop.wait()
         _log.info("stopping: running requests end, sessions are committed")
 
@@ -120,7 +119,7 @@ async def gateway(settings: Settings, *, stop_with_stdin: bool = False) -> None:
         await engine.start()
         at = await stack.enter_async_context(listening(settings, engine, process.telemetry))
         stack.enter_context(announced(settings.data_dir, at))
-        _log.info("gateway: REST %s (try %s/docs), gRPC %s%s", at.http, at.http, at.grpc, at.elsewhere)
+        _log.info("gateway: %s", at.places)
         await process.told_to_stop.wait()
         _log.info("stopping: running requests end; streams go on at the next gateway")
 

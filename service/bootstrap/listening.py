@@ -43,6 +43,11 @@ class Listening:
     elsewhere: str
     hand_over: Callable[[], bool]
 
+    @property
+    def places(self) -> str:
+        """For the log."""
+        return f"REST {self.http} (try {self.http}/docs), gRPC {self.grpc}{self.elsewhere}"
+
 
 def import_transports() -> None:
     """What `listening` needs, beforehand: half a second, in which a model can load in another thread."""

@@ -200,10 +200,8 @@ class _FrameStream:
 
     def _refused(self, text: str, error: InvalidOption) -> _Pending:
         changes = meant(text)
-        if self._drawing is None:
-            self._unwanted = 0
         if "draw" in changes:
-            self._unwanted += 2
+            self._unwanted = 2 + (self._unwanted if self._drawing is not None else 0)
         return _Pending(None, asyncio.create_task(_refuse(error)), of_change=bool(changes))
 
     def _acknowledge(self, through: int) -> None:

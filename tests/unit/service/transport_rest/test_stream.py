@@ -271,6 +271,22 @@ async def test_the_pictures_of_a_drawing_that_is_refused_are_no_frames(
     assert not engine.changes and [call.frame.data for call in engine.calls] == [b"ok"]
 
 
+async def test_other_refused_text_leaves_the_pictures_of_a_refused_drawing_unwanted(
+    port: int, engine: ScriptedEngine
+) -> None:
+    async with stream(port) as socket:
+        await socket.send('{"draw": {"object_id": 300}}')
+        await socket.send("hello")
+        await socket.send(b"frame once more")
+        await socket.send('{"received_through": 99}')
+        for message in (b"mask", b"ok"):
+            await socket.send(message)
+        for _ in range(3):
+            assert (await answer(socket))[0]["reason"] == InvalidOption.reason
+        assert (await answer(socket))[1] == b"mask 1"
+    assert [call.frame.data for call in engine.calls] == [b"ok"]
+
+
 async def test_a_drawing_is_put_right_after_it_was_refused(port: int, engine: ScriptedEngine) -> None:
     """By a sender who waits for the answer, and sends no images of what was refused."""
     async with stream(port) as socket:
